@@ -1,0 +1,209 @@
+"""A trained tagger on disk: saving, verifying, loading. No pickle anywhere.
+
+    config.json           format, tagger configuration, and how it was trained ("training")
+    cased.txt lower.txt   the words of the two tables, a line each; a line's number is an id
+    chars.json            the characters, a list
+    weights.safetensors   the network; word tables as int8 with one float32 scale a row
+    word_types.onnx       word types → features   \\  the same network for ONNX Runtime,
+    sentences.onnx        features → emissions    /   so that a CPU needs no torch
+    expected.json         sentences with the answers that whoever loads this must reproduce
+    MODEL_CARD.md         data, licences, scores, known failures
+    manifest.json         sha256 of every other file
+
+Written to a temporary folder beside its place and renamed, so that no reader sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from model.config import TaggerConfig
+from model.features import Vocabulary
+from model.head import Chain, legality
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TABLES = ("words.cased.weight", "words.lower.weight")
+Weights = dict[str, NDArray[Any]]
+
+
+class ArtefactError(ValueError):
+    """A model folder that is not complete, not intact, or not of this format."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A word table of int8 rows, each with its scale; row i is ``rows[i] * scales[i]``."""
+
+    rows: NDArray[np.int8]  # (V, D)
+    scales: NDArray[np.float32]  # (V,)
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> Table:
+        """The nearest table: a row's greatest absolute value becomes 127."""
+        scales = (np.abs(values).max(1) / 127).astype(np.float32)
+        safe = np.where(scales > 0, scales, 1)[:, None]
+        return cls(np.rint(values / safe).astype(np.int8), scales)
+
+    def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, D) float32."""
+        return self.rows[ids] * self.scales[ids, None]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One trained tagger, in memory. ``weights`` holds all but the word tables, as float32."""
+
+    config: TaggerConfig
+    vocabulary: Vocabulary
+    weights: Weights
+    tables: dict[str, Table]
+    graphs: dict[str, bytes]  # ONNX models by file name
+    expected: list[dict[str, Any]]  # {"tokens", "labels", "scores"}
+    training: dict[str, Any]  # how it was made and what it scored
+    card: str = ""
+
+    @property
+    def chain(self) -> Chain:
+        """The head's chain: what was learnt plus what IOB2 forbids."""
+        legal = legality(self.config.scheme)
+        return Chain(
+            self.weights["start"].astype(np.float64) + legal.start,
+            self.weights["transitions"].astype(np.float64) + legal.transitions,
+            self.weights["end"].astype(np.float64) + legal.end,
+        )
+
+
+def _files_of(artefact: Artefact) -> dict[str, bytes]:
+    config = {
+        "format": FORMAT,
+        "tagger": artefact.config.as_json(),
+        "training": artefact.training,
+    }
+    tensors = {name: np.ascontiguousarray(value) for name, value in artefact.weights.items()}
+    for name, table in artefact.tables.items():
+        tensors[f"{name}.int8"] = table.rows
+        tensors[f"{name}.scale"] = table.scales
+    return {
+        "config.json": _json(config),
+        "cased.txt": "".join(f"{w}\n" for w in artefact.vocabulary.cased).encode(),
+        "lower.txt": "".join(f"{w}\n" for w in artefact.vocabulary.lower).encode(),
+        "chars.json": _json(artefact.vocabulary.chars),
+        "weights.safetensors": save_tensors(tensors),
+        "expected.json": _json(artefact.expected),
+        "MODEL_CARD.md": artefact.card.encode(),
+        **artefact.graphs,
+    }
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+
+def save(artefact: Artefact, folder: Path) -> None:
+    """Writes the artefact as ``folder``, in place of what was there before."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        files = _files_of(artefact)
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        for name, data in {**files, MANIFEST: _json(hashes)}.items():
+            with (fresh / name).open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+        fresh.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        if folder.exists():
+            old = Path(mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file that the manifest names. Raises ArtefactError for any difference."""
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder}: no such model folder")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        items = sorted((str(name), str(digest)) for name, digest in manifest.items())
+    except FileNotFoundError:
+        raise ArtefactError(f"{folder}: holds no {MANIFEST}, so it is not a model folder") from None
+    except (ValueError, AttributeError) as error:
+        raise ArtefactError(f"{folder / MANIFEST}: not a manifest: {error}") from None
+    files = {}
+    for name, digest in items:
+        try:
+            data = (folder / Path(name).name).read_bytes()
+        except OSError as error:
+            raise ArtefactError(f"{folder / name}: {error.strerror}") from None
+        if (actual := hashlib.sha256(data).hexdigest()) != digest:
+            raise ArtefactError(
+                f"{folder / name}: sha256 is {actual[:12]}…, the manifest says {digest[:12]}…: "
+                "the file has changed since the model was saved"
+            )
+        files[name] = data
+    return files
+
+
+def load(folder: Path) -> Artefact:
+    """Reads and verifies a model folder. Raises ArtefactError, naming the file, if anything is off."""
+    files = _verified(folder)
+    try:
+        config = json.loads(files["config.json"])
+        if config.get("format") != FORMAT:
+            raise ArtefactError(
+                f"{folder / 'config.json'}: format {config.get('format')!r}, expected {FORMAT}"
+            )
+        tagger = TaggerConfig.from_json(config["tagger"])
+        tensors = load_tensors(files["weights.safetensors"])
+        vocabulary = Vocabulary(
+            cased=_lines(files["cased.txt"]),
+            lower=_lines(files["lower.txt"]),
+            chars=tuple(json.loads(files["chars.json"])),
+            normalisation=tagger.normalisation,
+        )
+        tables = {
+            name: Table(tensors.pop(f"{name}.int8"), tensors.pop(f"{name}.scale"))
+            for name in TABLES
+            if f"{name}.int8" in tensors
+        }
+        for name, words in (("cased", vocabulary.cased), ("lower", vocabulary.lower)):
+            table = tables.get(f"words.{name}.weight")
+            width = getattr(tagger.network, f"{name}_dim")
+            if (table.rows.shape if table else (len(words), 0)) != (len(words), width):
+                raise ArtefactError(
+                    f"{folder}: {name}.txt has {len(words)} words for a width of {width}, "
+                    f"the table's shape is {table.rows.shape if table else None}"
+                )
+        expected = json.loads(files["expected.json"])
+        graphs = {name: data for name, data in files.items() if name.endswith(".onnx")}
+        card = files["MODEL_CARD.md"].decode()
+        return Artefact(tagger, vocabulary, tensors, tables, graphs, expected, config["training"], card)
+    except ArtefactError:
+        raise
+    except KeyError as error:
+        raise ArtefactError(f"{folder}: {error} is missing") from None
+    except ValueError as error:
+        raise ArtefactError(f"{folder}: {error}") from None
+
+
+def _lines(data: bytes) -> tuple[str, ...]:
+    return tuple(data.decode().split("\n")[:-1])

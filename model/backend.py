@@ -1,0 +1,191 @@
+"""Two ways to compute the network; both give the same answers (tests/test_backend.py).
+
+ONNX Runtime runs the exported graphs on a CPU and needs no torch. torch defines the model, and
+runs it on a GPU. Shapes: B sentences, T tokens in the longest, N word types, D features, K labels.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.features import WordTypes
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float32]
+WORD_TYPES_GRAPH, SENTENCES_GRAPH = "word_types.onnx", "sentences.onnx"
+DEVICES = ("auto", "cpu", "cuda")
+BACKENDS = ("auto", "onnx", "torch")
+
+
+class Backend(Protocol):
+    """What a Tagger asks of a device."""
+
+    name: str
+    device: str
+
+    def features(self, types: WordTypes) -> Array:
+        """(N, D) for N word types; N is at least 1."""
+
+    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
+        """(B, T, K) for padded features (B, T, D); every length is at least 1."""
+
+
+def _word_vectors(artefact: Artefact, types: WordTypes) -> Array:
+    """(N, word_dim): the cased table's rows, then the lower-cased table's."""
+    ids = {"words.cased.weight": types.cased, "words.lower.weight": types.lower}
+    parts = [table.look_up(ids[name]) for name, table in sorted(artefact.tables.items())]
+    return np.concatenate(parts, 1) if parts else np.empty((len(types.shapes), 0), np.float32)
+
+
+class OnnxBackend:
+    """The exported graphs on the CPU. ``threads``: intra-op threads of this process."""
+
+    name, device = "onnx", "cpu"
+
+    def __init__(self, artefact: Artefact, threads: int = 1) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+
+        def session(name: str) -> Any:
+            return onnxruntime.InferenceSession(
+                artefact.graphs[name], options, providers=["CPUExecutionProvider"]
+            )
+
+        self._artefact = artefact
+        self._word_types = session(WORD_TYPES_GRAPH)
+        self._sentences = session(SENTENCES_GRAPH)
+        # A graph takes only what its network looks at.
+        self._takes = {value.name for value in self._word_types.get_inputs()}
+
+    def features(self, types: WordTypes) -> Array:
+        inputs = {
+            "vectors": _word_vectors(self._artefact, types),
+            "shapes": types.shapes,
+            "chars": types.chars,
+        }
+        (out,) = self._word_types.run(None, {k: v for k, v in inputs.items() if k in self._takes})
+        features: Array = out
+        return features
+
+    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
+        time_major = np.ascontiguousarray(features.transpose(1, 0, 2))  # (T, B, D)
+        (out,) = self._sentences.run(None, {"features": time_major, "lengths": lengths.astype(np.int32)})
+        emissions: Array = out.transpose(1, 0, 2)  # (T, B, K) → (B, T, K)
+        return emissions
+
+
+class TorchBackend:
+    """The network itself, on any torch device."""
+
+    name = "torch"
+
+    def __init__(self, artefact: Artefact, device: str = "cpu") -> None:
+        import torch
+
+        self._torch = torch
+        self.device = device
+        self._artefact = artefact
+        self._network = network_of(artefact).eval().to(device)
+        if device.startswith("cuda"):
+            # TensorFloat-32 rounds to 10 bits, and how depends on the kernel that a batch's shape
+            # picks: answers would depend on the batch.
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+    def features(self, types: WordTypes) -> Array:
+        with self._torch.inference_mode():
+            vectors = self._tensor(_word_vectors(self._artefact, types))
+            out = self._network.words.project(
+                vectors, self._tensor(types.shapes), self._tensor(types.chars)
+            )
+            features: Array = out.cpu().numpy()
+            return features
+
+    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
+        with self._torch.inference_mode():
+            out = self._network.emissions(self._tensor(features), self._tensor(lengths))
+            emissions: Array = out.cpu().numpy()
+            return emissions
+
+
+def network_of(artefact: Artefact) -> Any:
+    """The torch network with the artefact's weights, word tables included. Every weight must fit."""
+    import torch
+
+    from model.network import BiRnnTagger
+
+    words = artefact.vocabulary
+    network = BiRnnTagger(
+        artefact.config.network,
+        n_cased=len(words.cased),
+        n_lower=len(words.lower),
+        n_chars=len(words.chars),
+        n_labels=len(artefact.config.scheme.labels),
+    )
+    state = {name: torch.from_numpy(np.array(value)) for name, value in artefact.weights.items()}
+    for name, table in artefact.tables.items():
+        state[name] = torch.from_numpy(table.look_up(np.arange(len(table.rows))))
+    network.load_state_dict(state, strict=True)
+    return network
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: its affinity, and no more than its cgroup's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as quota:
+            most, period = quota.read().split()
+        if most != "max":
+            cpus = min(cpus, max(1, int(most) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here
+    return cpus
+
+
+def choose_backend(
+    artefact: Artefact, *, device: str = "auto", backend: str = "auto", threads: int = 1
+) -> Backend:
+    """The backend to serve from: CUDA through torch where there is one, else ONNX Runtime.
+
+    Raises ValueError for an unknown name, or a device or library that is not there.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device {device!r} is not one of {DEVICES}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is not one of {BACKENDS}")
+    if device == "cuda" and backend == "onnx":
+        raise ValueError("backend 'onnx' serves from the CPU: device 'cuda' needs backend 'torch'")
+    if backend == "onnx" or (device == "cpu" and backend == "auto"):
+        return OnnxBackend(artefact, threads)
+    try:
+        import torch
+    except ImportError:
+        if device == "auto" and backend == "auto":
+            return OnnxBackend(artefact, threads)
+        raise ValueError(f"device {device!r} with backend {backend!r} needs torch") from None
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ValueError("device 'cuda' was asked for, and torch finds no CUDA device")
+    if device == "auto" and backend == "auto" and not has_cuda:
+        return OnnxBackend(artefact, threads)
+    on_cuda = has_cuda and device != "cpu"
+    if not on_cuda:
+        torch.set_num_threads(threads)
+    return TorchBackend(artefact, "cuda" if on_cuda else "cpu")

@@ -1,0 +1,128 @@
+"""Tokens in, ids of word types out: the one encode path of training and of serving.
+
+A word type is a distinct token form. Everything the network is told about a token follows
+from its form alone, so each form is encoded once, however often it occurs:
+
+    cased    row of the cased word table, of the normalised form as written
+    lower    row of the lower-cased word table: finds POTTER and potter where only Potter is known
+    shape    capitalisation class (SHAPES)
+    chars    character ids; of a long word the first and the last CHAR_WINDOW / 2
+
+Looking a row up by its id is the tutorials' one-hot vector times a weight matrix, without the
+multiplications by zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.normalisation import normalisation
+
+PAD, UNK = "<PAD>", "<UNK>"
+PAD_ID, UNK_ID = 0, 1
+CHAR_WINDOW = 24  # covers 99.9 % of English word types whole; even
+SHAPES = ("lower", "Title", "UPPER", "Initial", "miXed", "digits", "d1g1t", "other")
+
+Ids = NDArray[np.int64]
+
+
+def shape_of(token: str) -> int:
+    """The capitalisation class of a token, as an index into SHAPES.
+
+    >>> [SHAPES[shape_of(t)] for t in ("met", "Ada", "NATO", "J.", "McEwan", "1996", "3rd", ",")]
+    ['lower', 'Title', 'UPPER', 'Initial', 'miXed', 'digits', 'd1g1t', 'other']
+    """
+    if token.islower() and token.isalpha():
+        return 0
+    letters = [c for c in token if c.isalpha()]
+    if not letters:
+        return 5 if any(c.isdigit() for c in token) else 7
+    if any(c.isdigit() for c in token):
+        return 6
+    if len(letters) == 1 and letters[0].isupper():
+        return 3
+    upper = [c.isupper() for c in letters]
+    if all(upper):
+        return 2
+    if not any(upper):
+        return 0
+    return 1 if upper[0] and not any(upper[1:]) else 4
+
+
+def _index(words: Sequence[str], what: str) -> dict[str, int]:
+    if list(words[:2]) != [PAD, UNK]:
+        raise ValueError(f"{what} must begin with {PAD!r} and {UNK!r}, not {list(words[:2])}")
+    index = {word: i for i, word in enumerate(words)}
+    if len(index) != len(words):
+        raise ValueError(f"{what}: {len(words) - len(index)} entries occur twice")
+    return index
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The known words and characters of one artefact; a position is an id. Each starts PAD, UNK."""
+
+    cased: tuple[str, ...]
+    lower: tuple[str, ...]
+    chars: tuple[str, ...]
+    normalisation: str = "cased-1"
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self)
+
+
+@dataclass(frozen=True)
+class WordTypes:
+    """N encoded word types, in four arrays."""
+
+    cased: Ids  # (N,)
+    lower: Ids  # (N,)
+    shapes: Ids  # (N,)
+    chars: Ids  # (N, CHAR_WINDOW), PAD_ID after the word's end
+
+
+@dataclass
+class Encoder:
+    """Looks word types up in a vocabulary."""
+
+    vocabulary: Vocabulary
+    _cased: dict[str, int] = field(init=False)
+    _lower: dict[str, int] = field(init=False)
+    _chars: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._normalise = normalisation(self.vocabulary.normalisation)
+        self._cased = _index(self.vocabulary.cased, "cased words")
+        self._lower = _index(self.vocabulary.lower, "lower-cased words")
+        self._chars = _index(self.vocabulary.chars, "characters")
+
+    def encode(self, tokens: Sequence[str]) -> WordTypes:
+        """The tokens' word types, in order, one row a token. O(total characters)."""
+        n = len(tokens)
+        cased = np.full(n, UNK_ID, dtype=np.int64)
+        lower = np.full(n, UNK_ID, dtype=np.int64)
+        shapes = np.empty(n, dtype=np.int64)
+        chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
+        half = CHAR_WINDOW // 2
+        for i, token in enumerate(tokens):
+            form = self._normalise(token)
+            cased[i] = self._cased.get(form, UNK_ID)
+            lower[i] = self._lower.get(form.lower(), UNK_ID)
+            shapes[i] = shape_of(form)
+            window = form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:]
+            for j, char in enumerate(window):
+                chars[i, j] = self._chars.get(char, UNK_ID)
+        return WordTypes(cased, lower, shapes, chars)
+
+
+def distinct(sentences: Iterable[Sequence[str]]) -> tuple[list[str], list[list[int]]]:
+    """The distinct tokens of the sentences, and each sentence as indices into them."""
+    index: dict[str, int] = {}
+    rows = [[index.setdefault(token, len(index)) for token in tokens] for tokens in sentences]
+    return list(index), rows

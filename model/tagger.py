@@ -1,0 +1,152 @@
+"""The straight line from text to spans, used by evaluation and by the service alike.
+
+    tokenise → encode (once per word type) → backend → head.decode
+
+A Tagger is used by one thread at a time: its cache of word types has no lock. ``tokenise`` and
+``sentences`` are pure, and may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.artefact import Artefact, load
+from model.backend import Backend, choose_backend
+from model.head import Tagged, decode
+from model.sentences import sentences_of
+from model.tokeniser import Tokens, tokeniser
+
+TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
+_CACHED_TYPES = 1 << 16  # word types whose features are kept; at D = 128 that is 32 MiB
+
+
+class SelfTestError(RuntimeError):
+    """The artefact's expected answers were not reproduced on this device and backend."""
+
+
+class Tagger:
+    """Tags sentences with one artefact on one backend."""
+
+    def __init__(self, artefact: Artefact, backend: Backend) -> None:
+        self.artefact = artefact
+        self.config = artefact.config
+        self.backend = backend
+        self.tokenise = tokeniser(self.config.tokeniser)
+        self._encoder = artefact.vocabulary.encoder
+        self._chain = artefact.chain
+        self._rows: dict[str, int] = {}  # word type → row of _features
+        # Row 0 is padding.
+        self._features = np.zeros((1024, self.config.network.feature_dim), dtype=np.float32)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto", backend: str = "auto", threads: int = 1) -> Tagger:
+        """Loads and verifies a model folder. Raises ArtefactError, or ValueError for the device."""
+        artefact = load(folder)
+        chosen = choose_backend(artefact, device=device, backend=backend, threads=threads)
+        return cls(artefact, chosen)
+
+    def sentences(self, text: str, tokens: Tokens) -> list[tuple[int, int]]:
+        """The token ranges of a document's sentences."""
+        return sentences_of(tokens, text)
+
+    def tag(
+        self, sentences: Sequence[Sequence[str]], threshold: Sequence[float] | float | None = None
+    ) -> list[Tagged]:
+        """Tags the sentences as one batch: one label for each token given, in the same order.
+
+        ``threshold``: spans that score lower become O; None is the artefact's own. An empty
+        sentence has an empty answer. A sentence's answer does not depend on the others.
+        """
+        if threshold is None:
+            threshold = self.config.threshold
+        least = [threshold] * len(sentences) if isinstance(threshold, float | int) else threshold
+        full = [i for i, sentence in enumerate(sentences) if sentence]
+        answers = [Tagged([], [], [])] * len(sentences)
+        if not full:
+            return answers
+        lengths = np.array([len(sentences[i]) for i in full], dtype=np.int64)
+        rows = np.zeros((len(full), int(lengths.max())), dtype=np.int64)  # (B, T)
+        self._learn_types([sentences[i] for i in full])
+        for b, i in enumerate(full):
+            rows[b, : lengths[b]] = [self._rows[token] for token in sentences[i]]
+        emissions = self.backend.emissions(self._features[rows], lengths)  # (B, T, K)
+        tagged = decode(
+            emissions,
+            lengths.tolist(),
+            self._chain,
+            self.config.scheme,
+            temperature=self.config.temperature,
+            threshold=[least[i] for i in full],
+        )
+        for i, answer in zip(full, tagged, strict=True):
+            answers[i] = answer
+        return answers
+
+    def tag_all(
+        self,
+        sentences: Sequence[Sequence[str]],
+        threshold: float | None = None,
+        *,
+        max_batch_tokens: int = 4096,
+    ) -> list[Tagged]:
+        """Tags any number of sentences, in batches of similar length; answers in the given order.
+
+        ``max_batch_tokens`` bounds a batch's padded tokens; a longer sentence is a batch by itself.
+        """
+        answers: list[Tagged] = [Tagged([], [], [])] * len(sentences)
+        by_length = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))
+        start = 0
+        while start < len(by_length):
+            longest = max(1, len(sentences[by_length[start]]))
+            batch = by_length[start : start + max(1, max_batch_tokens // longest)]
+            for i, answer in zip(batch, self.tag([sentences[i] for i in batch], threshold), strict=True):
+                answers[i] = answer
+            start += len(batch)
+        return answers
+
+    def _learn_types(self, sentences: Sequence[Sequence[str]]) -> None:
+        """Computes the features of the word types that are not cached yet."""
+        fresh = list({t: None for s in sentences for t in s if t not in self._rows})
+        if not fresh:
+            return
+        if len(self._rows) + len(fresh) >= _CACHED_TYPES and self._rows:
+            # Start again rather than track use: the common words are back after a few batches.
+            self._rows = {}
+            self._features = self._features[:1024].copy()
+            fresh = list({t: None for s in sentences for t in s})
+        first = len(self._rows) + 1
+        needed = first + len(fresh)
+        if needed > len(self._features):
+            grown = np.zeros((max(needed, 2 * len(self._features)), self._features.shape[1]), np.float32)
+            grown[:first] = self._features[:first]
+            self._features = grown
+        for at in range(0, len(fresh), 4096):  # bounds the memory of the character encoder
+            part = fresh[at : at + 4096]
+            computed = self.backend.features(self._encoder.encode(part))
+            self._features[first + at : first + at + len(part)] = computed
+        self._rows.update((token, first + i) for i, token in enumerate(fresh))
+
+    def self_test(self) -> None:
+        """Reproduces expected.json, alone and in one batch. Raises SelfTestError for what differs."""
+        expected = self.artefact.expected
+        if not expected:
+            raise SelfTestError("expected.json holds no sentences")
+        sentences = [e["tokens"] for e in expected]
+        together = self.tag(sentences, 0.0)
+        alone = [self.tag([s], 0.0)[0] for s in sentences]
+        for number, (want, *got) in enumerate(zip(expected, together, alone, strict=True)):
+            for tagged, how in zip(got, ("in one batch", "alone"), strict=True):
+                if tagged.labels != want["labels"]:
+                    raise SelfTestError(
+                        f"expected.json, sentence {number}, {how}: labels are {tagged.labels}, "
+                        f"expected {want['labels']}"
+                    )
+                off = np.abs(np.subtract(tagged.scores, want["scores"])).max(initial=0)
+                if not off <= TOLERANCE:
+                    raise SelfTestError(
+                        f"expected.json, sentence {number}, {how}: a score is off by {off:.2g}, "
+                        f"at most {TOLERANCE} is expected"
+                    )

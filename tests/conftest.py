@@ -1,0 +1,49 @@
+"""What several test files share: small artefacts, made here, and the skip reasons of the markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artefact import Artefact, save
+from model.config import NetworkConfig, TaggerConfig
+from model.features import PAD, UNK, Vocabulary
+from model.network import BiRnnTagger
+from training.export import make_artefact
+
+WORDS = "Harry Potter and Hermione Granger invented a new spell met London . ,".split()
+
+
+def random_artefact(seed: int = 0, name: str = "tiny", **shape: object) -> Artefact:
+    """An artefact of random weights: its answers mean nothing, but are answers."""
+    defaults: dict[str, object] = {
+        "hidden_dim": 6, "feature_dim": 12, "cased_dim": 5, "lower_dim": 4, "char_dim": 4,
+        "char_filters": 6,
+    }  # fmt: skip
+    config = TaggerConfig(name=name, network=NetworkConfig(**{**defaults, **shape}))  # type: ignore[arg-type]
+    lower = sorted({w.lower() for w in WORDS})
+    vocabulary = Vocabulary(
+        (PAD, UNK, *WORDS), (PAD, UNK, *lower), (PAD, UNK, *sorted(set("".join(WORDS))))
+    )
+    torch.manual_seed(seed)
+    network = BiRnnTagger(
+        config.network,
+        n_cased=len(vocabulary.cased),
+        n_lower=len(vocabulary.lower),
+        n_chars=len(vocabulary.chars),
+        n_labels=len(config.scheme.labels),
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2.5)  # far enough from 0 that all labels occur
+    return make_artefact(network, config, vocabulary, training={})
+
+
+@pytest.fixture(scope="session")
+def tiny_artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a random artefact named "tiny"."""
+    folder = tmp_path_factory.mktemp("artefacts") / "tiny"
+    save(random_artefact(), folder)
+    return folder

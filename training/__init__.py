@@ -1,0 +1,1 @@
+"""Trains, evaluates and exports taggers; never imported by the service."""

@@ -1,0 +1,132 @@
+"""Raw text in, word vectors out; and the readers of other people's vectors.
+
+The text is cut and normalised by the same code that serves (model.tokeniser and
+model.normalisation), so that a vector's key is what the tagger will look up. It is streamed:
+only one line is in memory at a time, and gensim reads the token file, not a list.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.normalisation import normalisation
+from model.tokeniser import tokeniser
+
+TOKENISER, NORMALISATION = "treebank-1", "cased-1"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Word vectors: ``rows[i]`` (D,) float32 belongs to ``words[i]``; no word twice."""
+
+    words: list[str]
+    rows: NDArray[np.float32]  # (V, D)
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file as UTF-8, whether plain, ``.gz`` or ``.xz``."""
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def text_files(paths: list[Path]) -> list[Path]:
+    """The text files among ``paths``, folders searched. Raises ValueError where there are none."""
+    found = [
+        file
+        for path in paths
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.name.endswith((".txt", ".txt.xz", ".txt.gz")) or file == path
+    ]
+    files = [f for f in found if f.is_file()]
+    if missing := [str(p) for p in paths if not p.exists()]:
+        raise ValueError(f"{missing[0]}: no such file or folder")
+    if not files:
+        raise ValueError(f"{paths[0]}: holds no .txt, .txt.gz or .txt.xz file")
+    return files
+
+
+def _write_tokens(job: tuple[Path, Path]) -> int:
+    """Writes a file's tokens, separated by spaces, a line each; how many there were."""
+    source, target = job
+    tokenise, normalise = tokeniser(TOKENISER), lru_cache(1 << 18)(normalisation(NORMALISATION))
+    n_tokens = 0
+    with open_text(source) as lines, target.open("w", encoding="utf-8") as out:
+        for line in lines:
+            words = [normalise(t) for t in tokenise(line).texts]
+            # gensim cuts sentences at 10,000 words; no paragraph of real text comes near.
+            if words:
+                out.write(" ".join(words) + "\n")
+                n_tokens += len(words)
+    return n_tokens
+
+
+def train_vectors(
+    files: list[Path],
+    *,
+    method: str = "word2vec",
+    dimension: int = 100,
+    window: int = 5,
+    min_count: int = 10,
+    epochs: int = 3,
+    threads: int = 1,
+    seed: int = 1,
+) -> Vectors:
+    """Skip-gram vectors (Mikolov et al. 2013, arXiv:1310.4546; Bojanowski et al. 2017 for fastText).
+
+    ``threads`` above 1 is faster and no longer reproducible: gensim's workers race by design.
+    """
+    from gensim.models import FastText, Word2Vec
+    from gensim.models.callbacks import CallbackAny2Vec
+
+    class Progress(CallbackAny2Vec):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.bar = tqdm(total=epochs, desc=f"{method}, epochs", file=sys.stderr)
+
+        def on_epoch_end(self, _model: Any) -> None:
+            self.bar.update()
+
+    with TemporaryDirectory(prefix="nametag-embeddings-") as folder:
+        parts = [(f, Path(folder) / f"{i}.tokens") for i, f in enumerate(files)]
+        with get_context("spawn").Pool(min(threads, len(parts))) as pool:
+            counted = pool.imap(_write_tokens, parts)
+            n_tokens = sum(tqdm(counted, "tokenising, files", len(parts), file=sys.stderr))
+        if not n_tokens:
+            raise ValueError(f"{files[0]}: no words in it")
+        whole = Path(folder) / "all.tokens"
+        with whole.open("wb") as out:
+            for _, part in parts:
+                with part.open("rb") as tokens:
+                    while block := tokens.read(1 << 20):
+                        out.write(block)
+                part.unlink()
+        print(f"{n_tokens:,} tokens", file=sys.stderr)
+        trainer = {"word2vec": Word2Vec, "fasttext": FastText}[method]
+        model = trainer(
+            corpus_file=str(whole),
+            vector_size=dimension,
+            window=window,
+            min_count=min_count,
+            sg=1,
+            negative=5,
+            sample=1e-4,
+            epochs=epochs,
+            workers=threads,
+            seed=seed,
+            callbacks=[Progress()],
+        )
+    return Vectors(list(model.wv.index_to_key), np.asarray(model.wv.vectors, dtype=np.float32))

@@ -1,0 +1,195 @@
+"""A trained torch network in, an artefact out: exported graphs, quantised tables, expected answers.
+
+The graphs are written operator by operator, not traced: ONNX's own LSTM, GRU and RNN take the
+sentences' lengths (``sequence_lens``), so padding is exact, and LSTM knows peepholes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from model.artefact import TABLES, Artefact, Table
+from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend
+from model.config import NetworkConfig, TaggerConfig
+from model.features import CHAR_WINDOW, Vocabulary
+from model.network import BiRnnTagger
+from model.tagger import Tagger
+
+OPSET = 17
+Array = NDArray[np.float32]
+
+EXPECTED_SENTENCES = (
+    "Harry Potter and Hermione Granger invented a new spell",
+    "Harry Potter and Hermione Granger invented a new spell .",
+    "The committee met on Tuesday and adjourned at noon .",
+    "MARIE CURIE was born in Warsaw ; pierre curie , in Paris .",
+    "\u738b \u5c0f \u660e met Zoe\u0308 O'Neill-\u00d1u\u00f1ez \U0001f389 on 3/4/2021",
+    "Yes",
+    "I wrote to J. R. R. Tolkien , C.S. Lewis , Ngozi Okonjo-Iweala and Nguy\u1ec5n V\u0103n An , "
+    "but neither Washington nor the Ford Motor Company answered before Mr. Smith 's deadline .",
+)
+
+
+class _Graph:
+    """Collects nodes and constants under unique names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: NDArray[Any]) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def add(self, op: str, *inputs: str, output: int = 0, n_outputs: int = 1, **attributes: Any) -> str:
+        names = [f"n{len(self.nodes)}_{i}" for i in range(n_outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
+        return names[output]
+
+    def model(self, inputs: list[onnx.ValueInfoProto], result: str, shape: list[Any]) -> bytes:
+        out = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
+        self.nodes.append(helper.make_node("Identity", [result], ["out"]))
+        graph = helper.make_graph(self.nodes, "nametag", inputs, [out], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = 8
+        onnx.checker.check_model(model)
+        serialised: bytes = model.SerializeToString()
+        return serialised
+
+
+def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
+    """vectors (N, word_dim), shapes (N,), chars (N, C) → features (N, D); only the used inputs."""
+    g = _Graph()
+    inputs, parts = [], []
+    if config.word_dim:
+        inputs.append(helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["N", config.word_dim]))
+        parts.append("vectors")
+    if config.char_filters:
+        inputs.append(helper.make_tensor_value_info("chars", TensorProto.INT64, ["N", CHAR_WINDOW]))
+        x = g.add("Gather", g.constant(weights["words.chars.weight"]), "chars")  # (N, C, char_dim)
+        x = g.add("Transpose", x, perm=[0, 2, 1])
+        kernel, bias = (g.constant(weights[f"words.filters.{n}"]) for n in ("weight", "bias"))
+        x = g.add("Conv", x, kernel, bias, pads=[config.char_width // 2] * 2)
+        x = g.add("ReduceMax", x, axes=[2], keepdims=0)
+        parts.append(g.add("Relu", x))  # (N, char_filters)
+    if config.shape_dim:
+        inputs.append(helper.make_tensor_value_info("shapes", TensorProto.INT64, ["N"]))
+        parts.append(g.add("Gather", g.constant(weights["words.shapes.weight"]), "shapes"))
+    x = g.add("Concat", *parts, axis=1)
+    weight, bias = (g.constant(weights[f"words.projection.{n}"]) for n in ("weight", "bias"))
+    return g.model(inputs, g.add("Gemm", x, weight, bias, transB=1), ["N", config.feature_dim])
+
+
+# torch's order of gates → ONNX's.
+_GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+
+
+def sentences_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
+    """features (T, B, D), lengths (B,) int32 → emissions (T, B, K)."""
+    g = _Graph()
+    inputs = [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["T", "B", config.feature_dim]),
+        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
+    ]
+    order, hidden = _GATES[config.cell], config.hidden_dim
+
+    def gates(layer: int, name: str) -> Array:
+        """One parameter of all directions of a layer, its gates in ONNX's order."""
+        stacked = np.stack([weights[f"layers.{layer}.{d}.{name}"] for d in range(config.n_directions)])
+        blocks = stacked.reshape(config.n_directions, len(order), hidden, -1)
+        return blocks[:, list(order)].reshape(config.n_directions, len(order) * hidden, -1)
+
+    x = "features"
+    for layer in range(config.n_layers):
+        biases = np.concatenate([gates(layer, f"bias_{p}h_l0")[:, :, 0] for p in "ih"], 1)
+        operands = [
+            x,
+            g.constant(gates(layer, "weight_ih_l0")),
+            g.constant(gates(layer, "weight_hh_l0")),
+            g.constant(biases),
+            "lengths",
+        ]
+        attributes: dict[str, Any] = {
+            "hidden_size": hidden,
+            "direction": "bidirectional" if config.bidirectional else "forward",
+        }
+        if config.cell == "gru":
+            attributes["linear_before_reset"] = 1
+        if config.cell == "lstm-peephole":
+            peepholes = np.stack(
+                [weights[f"layers.{layer}.{d}.peepholes"] for d in range(config.n_directions)]
+            )  # (directions, 3, H), in the order i, f, o; ONNX's is i, o, f
+            flat = peepholes[:, [0, 2, 1]].reshape(config.n_directions, 3 * hidden)
+            operands += ["", "", g.constant(flat)]
+        op = {"lstm": "LSTM", "lstm-peephole": "LSTM", "gru": "GRU", "rnn": "RNN"}[config.cell]
+        x = g.add(op, *operands, **attributes)  # (T, directions, B, H)
+        x = g.add("Transpose", x, perm=[0, 2, 1, 3])
+        width = hidden * config.n_directions
+        x = g.add("Reshape", x, g.constant(np.array([0, 0, width], dtype=np.int64)))  # (T, B, width)
+    x = g.add("MatMul", x, g.constant(weights["output.weight"].T))
+    x = g.add("Add", x, g.constant(weights["output.bias"]))
+    return g.model(inputs, x, ["T", "B", len(weights["output.bias"])])
+
+
+def fold_tables(network: BiRnnTagger) -> dict[str, Array]:
+    """The network's weights, each word table turned into the axes that the projection reads.
+
+    With the projection's part W (D, d) = U S V', the table E becomes E V S and W becomes U: the
+    product stays E W'. The new columns come in order of what they matter to the features, so
+    that rounding a row to int8 costs least where it counts most.
+    """
+    weights = {k: v.detach().cpu().float().numpy().copy() for k, v in network.state_dict().items()}
+    projection = weights["words.projection.weight"]
+    at = 0
+    for name, width in (("cased", network.config.cased_dim), ("lower", network.config.lower_dim)):
+        if width:
+            part = projection[:, at : at + width]
+            if part.shape[0] >= width:
+                u, s, vt = np.linalg.svd(part.astype(np.float64), full_matrices=False)
+                key = f"words.{name}.weight"
+                weights[key] = (weights[key] @ (vt.T * s)).astype(np.float32)
+                projection[:, at : at + width] = u
+            at += width
+    return weights
+
+
+def make_artefact(
+    network: BiRnnTagger,
+    config: TaggerConfig,
+    vocabulary: Vocabulary,
+    *,
+    training: dict[str, Any],
+    card: str = "",
+    expected_sentences: Sequence[str] = EXPECTED_SENTENCES,
+) -> Artefact:
+    """The artefact of a trained network; its expected answers come from torch on the CPU."""
+    weights = fold_tables(network)
+    tables = {name: Table.of(weights.pop(name)) for name in TABLES if name in weights}
+    graphs = {
+        WORD_TYPES_GRAPH: word_types_graph(config.network, weights),
+        SENTENCES_GRAPH: sentences_graph(config.network, weights),
+    }
+    bare = Artefact(config, vocabulary, weights, tables, graphs, [], training, card)
+    return with_expected(bare, expected_sentences)
+
+
+def with_expected(artefact: Artefact, sentences: Sequence[str] = EXPECTED_SENTENCES) -> Artefact:
+    """The artefact with its own answers, computed by torch on the CPU, as what to expect of it."""
+    with torch.random.fork_rng():
+        tagger = Tagger(artefact, TorchBackend(artefact))
+        split = [sentence.split() for sentence in sentences]
+        expected = [
+            {"tokens": tokens, "labels": tagged.labels, "scores": [round(s, 6) for s in tagged.scores]}
+            for tokens in split
+            for tagged in tagger.tag([tokens], 0.0)
+        ]
+    return replace(artefact, expected=expected)
