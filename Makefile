@@ -1,0 +1,60 @@
+# Two commands do everything from a fresh clone: `make serve` and `make test`.
+# Both need make and Python 3.11 or later, and set up their own virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?=
+CORPUS := training/corpus
+# A CPU build of torch, so that nobody downloads gigabytes of CUDA to run the tests.
+TORCH := torch==2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help serve test check train clean
+help:
+	@echo "make serve [PORT=8000] [MODEL=artefacts/en-person]   serve the model at http://$(HOST):$(PORT)"
+	@echo "make test                                            linters, types and the whole test suite"
+	@echo "make train                                           train, score and report on the small corpus"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What serving needs, and nothing else: no torch, no compiler.
+$(VENV)/.serving: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet --editable .
+	@touch $@
+
+# A wheel that pip finds on this machine goes before the index of CPU builds.
+$(VENV)/.training: pyproject.toml $(VENV)/.serving
+	$(VENV)/bin/python -c "import torch" 2>/dev/null \
+	  || { ls $(PIP_FIND_LINKS)/torch-*+cpu* >/dev/null 2>&1 && $(VENV)/bin/pip install --quiet $(TORCH); } \
+	  || $(VENV)/bin/pip install --quiet $(TORCH) --index-url $(TORCH_CPU_INDEX) \
+	  || $(VENV)/bin/pip install --quiet $(TORCH)
+	$(VENV)/bin/pip install --quiet --editable ".[training]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.training
+	$(VENV)/bin/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+serve: $(VENV)/.serving
+	@NAMETAG_HOST="$${NAMETAG_HOST:-$(HOST)}" NAMETAG_PORT="$(PORT)" \
+	  NAMETAG_MODEL="$(or $(MODEL),$${NAMETAG_MODEL:-artefacts/en-person})" $(VENV)/bin/python -m service
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: check
+	$(VENV)/bin/python -m pytest
+
+train: $(VENV)/.training
+	$(VENV)/bin/python -m training train $(CORPUS)/people.train.jsonl --out runs/people/model --run runs/people/run --resume
+	$(VENV)/bin/python -m training evaluate runs/people/model $(CORPUS)/people.test.jsonl \
+	  --train-files $(CORPUS)/people.train.jsonl --report runs/people/report.html
+	@echo "serve it with: make serve MODEL=runs/people/model"
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,215 @@
+"""Training end to end on a little of the project's own corpus: every system, resuming, breaking."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from model.artefact import load
+from model.tagger import Tagger
+from training import fit as fit_module
+from training.__main__ import main
+
+CORPUS = Path(__file__).parent.parent / "training" / "corpus" / "people.train.jsonl"
+SMALL = (
+    "--set",
+    "network.feature_dim=16",
+    "--set",
+    "network.char_filters=8",
+    "--set",
+    "network.cased_dim=12",
+)
+
+
+@pytest.fixture(scope="module")
+def some_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 80 entries of the corpus."""
+    path = tmp_path_factory.mktemp("data") / "some.jsonl"
+    path.write_text("".join(CORPUS.read_text("utf-8").splitlines(keepends=True)[:80]), "utf-8")
+    return path
+
+
+def train(data: Path, out: Path, *options: str) -> int:
+    run = out.with_name(out.name + "-run")
+    return main(
+        ["train", str(data), "--out", str(out), "--run", str(run), "--device", "cpu", *SMALL, *options]
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--cell", "lstm"),
+        ("--cell", "lstm", "--layers", "2", "--head", "softmax"),
+        ("--cell", "lstm", "--one-direction"),
+        ("--cell", "gru"),
+        ("--cell", "gru", "--layers", "2", "--one-direction", "--head", "softmax"),
+        ("--cell", "rnn"),
+        ("--cell", "rnn", "--layers", "3", "--one-direction"),
+        ("--cell", "lstm-peephole"),
+        ("--cell", "lstm-peephole", "--layers", "2", "--head", "softmax"),
+        ("--set", "network.lower_dim=6", "--set", "network.cased_dim=0"),
+        ("--set", "network.char_filters=0", "--set", "network.shape_dim=0"),
+        ("--set", "network.cased_dim=0"),
+    ],
+    ids=" ".join,
+)
+def test_every_system_learns_from_the_command_line_and_its_artefact_works(
+    options: tuple[str, ...], some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    assert train(some_sentences, out, "--hidden", "16", "--epochs", "4", *options) == 0
+    assert "dev F1" in capsys.readouterr().out
+    tagger = Tagger.load(out, device="cpu")
+    tagger.self_test()
+    history = tagger.artefact.training["history"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert all(record["grad_norm"] > 0 for record in history)
+
+
+def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_one_that_is_not(
+    some_sentences: Path, tmp_path: Path
+) -> None:
+    options = ("--hidden", "16", "--epochs", "6")
+    assert train(some_sentences, tmp_path / "whole", *options) == 0
+    out, run = tmp_path / "killed", tmp_path / "killed-run"
+    arguments = ["train", str(some_sentences), "--out", str(out), "--run", str(run), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments, *SMALL, *options],
+        cwd=CORPUS.parent.parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"epoch 3/6: loss", line):
+            process.kill()
+            break
+    process.stderr.close()
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    assert train(some_sentences, out, *options, "--resume") == 0
+    whole, resumed = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "killed"))
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if whole[name].tobytes() != resumed[name].tobytes()] == []
+
+
+def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
+    some_sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--hidden", "8", "--epochs", "3", "--set", "batches.max_batch_sentences=8")
+    assert train(some_sentences, tmp_path / "whole", *options) == 0
+    steps = 0
+    one_step = fit_module.Fit._step
+
+    def interrupted(self: fit_module.Fit, *given: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 14:
+            raise KeyboardInterrupt
+        one_step(self, *given)  # type: ignore[arg-type]
+        self.save(*divmod(self.step, len(self.batches.epoch(0))))
+
+    monkeypatch.setattr(fit_module.Fit, "_step", interrupted)
+    assert train(some_sentences, tmp_path / "cut", *options) == 130
+    monkeypatch.setattr(fit_module.Fit, "_step", one_step)
+    assert train(some_sentences, tmp_path / "cut", *options, "--resume") == 0
+    a, b = ((tmp_path / n / "weights.safetensors").read_bytes() for n in ("whole", "cut"))
+    assert a == b
+
+
+def test_a_run_is_not_resumed_with_other_settings(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    assert train(some_sentences, out, "--hidden", "8", "--epochs", "1") == 0
+    assert train(some_sentences, out, "--hidden", "8", "--epochs", "1") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train(some_sentences, out, "--hidden", "9", "--epochs", "1", "--resume") == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
+    some_sentences: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss = fit_module.Fit._loss
+
+    def broken(self: fit_module.Fit, batch: object) -> object:
+        value = loss(self, batch)  # type: ignore[arg-type]
+        return value * float("nan") if len(self.history) == 2 else value
+
+    monkeypatch.setattr(fit_module.Fit, "_loss", broken)
+    out = tmp_path / "model"
+    assert train(some_sentences, out, "--hidden", "8", "--epochs", "4") == 1
+    error = capsys.readouterr().err
+    assert "loss is nan" in error
+    assert "checkpoint.safetensors" in error
+    assert not out.exists()
+    _, state = fit_module.read_checkpoint(tmp_path / "model-run" / "checkpoint.safetensors")
+    assert state["epoch"] == 2
+
+
+def test_a_model_is_fine_tuned_from_another(some_sentences: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(some_sentences, first, "--hidden", "16", "--epochs", "8") == 0
+    assert train(some_sentences, second, "--init", str(first), "--epochs", "1") == 0
+    before, after = load(first), load(second)
+    assert after.vocabulary == before.vocabulary
+    assert after.config.network == before.config.network
+    assert after.training["history"][0]["loss"] < before.training["history"][0]["loss"] / 2
+
+
+def test_dev_words_are_not_in_the_vocabulary(tmp_path: Path) -> None:
+    data, dev = tmp_path / "train.conll", tmp_path / "dev.conll"
+    data.write_text("Ada\tB-PER\nspoke\tO\n\nAda\tB-PER\nsang\tO\n\n" * 3)
+    dev.write_text("Zelda\tB-PER\nspoke\tO\n")
+    assert train(data, tmp_path / "model", "--dev", str(dev), "--hidden", "4", "--epochs", "1") == 0
+    words = load(tmp_path / "model").vocabulary.cased
+    assert "Ada" in words
+    assert "Zelda" not in words
+
+
+def test_other_entity_types_are_learnt_as_the_data_has_them(tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    entry = {"text": "Ada joined Acme.", "spans": [
+        {"start": 0, "end": 3, "label": "PERSON"}, {"start": 11, "end": 15, "label": "ORG"}]}  # fmt: skip
+    data.write_text((json.dumps(entry) + "\n") * 20)
+    assert train(data, tmp_path / "model", "--hidden", "8", "--epochs", "12") == 0
+    tagger = Tagger.load(tmp_path / "model", device="cpu")
+    assert tagger.config.entity_types == ("ORG", "PER")
+    assert tagger.tag([["Ada", "joined", "Acme", "."]])[0].labels == ["B-PER", "O", "B-ORG", "O"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--set", "network.hidden=3"), "network.hidden is not one of"),
+        (("--set", "network.cell=transformer"), "'transformer' is not one of"),
+        (("--set", "optimiser.epochs=many"), "int is expected, not 'many'"),
+        (("--set", "nonsense"), "KEY=VALUE is expected"),
+        (("--vectors", "no-such-file.txt"), "no-such-file.txt"),
+        (("--init", "no-such-model"), "no such model folder"),
+        (("--recipe", "no-such-recipe.toml"), "no-such-recipe.toml"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named(
+    options: tuple[str, ...],
+    complaint: str,
+    some_sentences: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(some_sentences, tmp_path / "model", "--epochs", "1", *options) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()

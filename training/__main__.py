@@ -1,0 +1,269 @@
+"""python -m training: train a tagger, make word vectors, score a model.
+
+Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 it broke down on the way,
+2 bad arguments or bad input, 130 interrupted (train --resume goes on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is expected, not {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    train = command("train", _train, "Train a tagger on labelled files and save it as a model folder.")
+    train.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE",
+        help='CoNLL columns, or JSON lines of {"text", "spans": [{"start", "end", "label"}]}; .gz, .xz too',
+    )  # fmt: skip
+    train.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    train.add_argument("--run", type=Path, dest="run_folder", help="checkpoints; default: runs/NAME-OF-OUT")
+    train.add_argument(
+        "--dev", nargs="+", type=Path, metavar="FILE", help="dev files; else a split by document"
+    )
+    train.add_argument("--dev-share", type=float, help="of the documents, without --dev (0.1)")
+    train.add_argument(
+        "--recipe", type=Path, help="a TOML file of settings; the options below go before it"
+    )
+    train.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model folder")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run of these settings"
+    )
+    train.add_argument(
+        "--types", nargs="+", metavar="TYPE", help="entity types to learn; else all of the data"
+    )
+    train.add_argument(
+        "--scheme", choices=("auto", "IOB1", "IOB2", "BIOES", "BILOU"), help="of the labels (auto)"
+    )
+    train.add_argument(
+        "--vectors", type=Path, help="word vectors of forms as written (word2vec, GloVe, fastText)"
+    )
+    train.add_argument("--lower-vectors", type=Path, help="word vectors of lower-cased words, as GloVe's")
+    train.add_argument("--cell", choices=("lstm", "gru", "rnn", "lstm-peephole"))
+    train.add_argument("--layers", type=_positive)
+    train.add_argument("--hidden", type=_positive, help="width of one direction")
+    train.add_argument("--one-direction", action="store_true", help="left to right only")
+    train.add_argument("--head", choices=("crf", "softmax"))
+    train.add_argument("--epochs", type=_positive)
+    train.add_argument("--learning-rate", type=float)
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                       help="any other setting of the recipe, e.g. dropout.words=0.2; VALUE as in TOML")  # fmt: skip
+    _common(train)
+
+    vectors = command("embeddings", _embeddings, "Train word vectors on raw text with gensim.")
+    vectors.add_argument(
+        "files", nargs="+", type=Path, metavar="PATH", help=".txt, .txt.gz, .txt.xz or a folder"
+    )
+    vectors.add_argument(
+        "--out", type=Path, required=True, help=".bin: word2vec's binary form; else its text form"
+    )
+    vectors.add_argument("--method", choices=("word2vec", "fasttext"), default="word2vec")
+    vectors.add_argument("--dimension", type=_positive, default=100)
+    vectors.add_argument("--window", type=_positive, default=5, help="words to either side (5)")
+    vectors.add_argument("--min-count", type=_positive, default=10, help="rarer words get no vector (10)")
+    vectors.add_argument("--epochs", type=_positive, default=3)
+    _common(vectors)
+
+    evaluate = command(
+        "evaluate", _evaluate, "Score a model folder on labelled files, as the service would answer."
+    )
+    evaluate.add_argument("model", type=Path, metavar="MODEL")
+    evaluate.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    evaluate.add_argument(
+        "--threshold", type=float, help="spans that score lower become O; default: the model's"
+    )
+    evaluate.add_argument("--train-files", nargs="+", type=Path, default=[], metavar="FILE",
+                          help="to score seen and unseen names apart")  # fmt: skip
+    evaluate.add_argument("--json", type=Path, help="write all figures here")
+    evaluate.add_argument("--report", type=Path, help="write a self-contained HTML report here")
+    evaluate.add_argument("--scheme", choices=("auto", "IOB1", "IOB2", "BIOES", "BILOU"), default="auto")
+    _common(evaluate)
+
+    card = command("card", _card, "Write scores and notes into a model's card.")
+    card.add_argument("model", type=Path, metavar="MODEL")
+    card.add_argument("--scores", type=Path, required=True, help="what evaluate --json wrote")
+    card.add_argument("--notes", type=Path, required=True, help="Markdown: data, licences, limits")
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=_positive, default=1, help="CPU threads (1: reproducible, and seldom slower)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, and torch finds no CUDA device")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _nested(settings: Sequence[str]) -> dict[str, Any]:
+    """["a.b=1"] → {"a": {"b": 1}}. Raises ValueError for what is not KEY=VALUE."""
+    out: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word is a string
+        if not equals or not key:
+            raise ValueError(f"--set {setting}: KEY=VALUE is expected")
+        *parents, last = key.split(".")
+        table = out
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = value
+    return out
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from training.fit import NonFiniteLoss
+    from training.recipe import DataConfig, Recipe, read_recipe, with_values
+    from training.train import train
+
+    a = arguments
+    torch.set_num_threads(a.threads)
+    recipe = read_recipe(a.recipe) if a.recipe else Recipe(name=a.out.name)
+    network = {"cell": a.cell, "n_layers": a.layers, "hidden_dim": a.hidden, "head": a.head}
+    if a.one_direction:
+        network["bidirectional"] = False
+    given: dict[str, Any] = {
+        "scheme": a.scheme,
+        "dev_share": a.dev_share,
+        "entity_types": a.types,
+        "dev": [str(path) for path in a.dev] if a.dev else None,
+        "seed": a.seed,
+        "network": network,
+        "optimiser": {"epochs": a.epochs, "learning_rate": a.learning_rate},
+        "vectors": {
+            "cased": str(a.vectors) if a.vectors else None,
+            "lower": str(a.lower_vectors) if a.lower_vectors else None,
+        },
+    }
+    recipe = with_values(with_values(recipe, _without_none(given)), _nested(a.settings))
+    if a.files:
+        recipe = replace(recipe, data=tuple(DataConfig(str(path)) for path in a.files))
+    if not recipe.data:
+        raise ValueError("no training file: name one, or a recipe with [[data]]")
+    began = time.monotonic()
+    command = "python -m training " + shlex.join(sys.argv[1:])
+    run_folder = a.run_folder or Path("runs") / a.out.name
+    try:
+        made = train(
+            recipe,
+            a.out,
+            run_folder,
+            init=a.init,
+            resume=a.resume,
+            device=_device(a.device),
+            command=command,
+        )
+    except NonFiniteLoss as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - began
+    print(f"{made.artefact}: dev F1 {made.dev_f1:.4f} (epoch {made.best_epoch}), {seconds:.1f} s; "
+          f"serve it with NAMETAG_MODEL={made.artefact} make serve")  # fmt: skip
+    return 0
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+    return {k: v for k, v in kept.items() if v != {}}
+
+
+def _embeddings(arguments: argparse.Namespace) -> int:
+    from training.embeddings import text_files, train_vectors, write_vectors
+
+    a = arguments
+    began = time.monotonic()
+    vectors = train_vectors(
+        text_files(a.files),
+        method=a.method,
+        dimension=a.dimension,
+        window=a.window,
+        min_count=a.min_count,
+        epochs=a.epochs,
+        threads=a.threads,
+        seed=a.seed,
+    )
+    write_vectors(vectors, a.out)
+    n_words, dimension = vectors.rows.shape
+    print(f"{a.out}: {n_words:,} words, {dimension} dimensions, {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from training.evaluate import run
+
+    a = arguments
+    run(
+        model=a.model,
+        files=a.files,
+        threshold=a.threshold,
+        train_files=a.train_files,
+        json_path=a.json,
+        report_path=a.report,
+        scheme=a.scheme,
+        device=a.device,
+        threads=a.threads,
+    )
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from training.card import write_card
+
+    print(write_card(arguments.model, scores=arguments.scores, notes=arguments.notes))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except ValueError as error:  # ours: each says the place, the value and what was expected
+        if os.environ.get("NAMETAG_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; train --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

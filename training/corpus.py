@@ -1,0 +1,482 @@
+"""A labelled file in, sentences out: tokens with their IOB2 labels. Knows nothing of vocabularies or torch.
+
+Two forms are read, plain, ``.gz`` or ``.xz``; a file is JSON lines where its name ends in .json,
+.jsonl or .ndjson, or where its first line is a JSON object, and columns otherwise.
+
+Columns (CoNLL). One token a line, 2 to 4 columns, the token first and its label last; a blank
+line between sentences; a line that begins with ``-DOCSTART-``, or a ``# newdoc`` comment, begins
+a document. Where a line holds a tab, tabs separate its columns, so that a token may hold spaces;
+else spaces do, and no other white space. A line is a comment only where it can be nothing else:
+before a sentence's first token, "#" and a space, no tab, and then ``newdoc``, ``newpar``, ``key =``,
+or anything that does not end in a label. So ``#<tab>O`` and ``# O`` are the token "#".
+
+JSON lines. One document a line: ``{"text": …, "spans": [{"start": 0, "end": 3, "label": "PER"}]}``,
+which is Prodigy's form (its rejected and ignored examples are left out), or doccano's ``"label":
+[[0, 3, "PER"]]``, spaCy's and doccano's ``"entities"``. Offsets are half open and count code points,
+or what the line's ``"offset_unit"`` says: codepoint, utf16 or utf8. The text is cut as the service
+cuts it, into sentences and tokens; then an edge of a span inside a token cuts that token, and a
+span across a sentence's end joins the two sentences: no annotation is lost or moved.
+
+Schemes. IOB1, IOB2, BIOES and BILOU become IOB2. With ``scheme="auto"`` an ill-formed sequence is
+read as conlleval reads it (model.labels.spans_of), whichever scheme it was meant to be; a scheme
+that is named is a promise, and the first label that breaks it is an error.
+
+Types. PERSON, Person, person, PERS, pers and per are PER, unless the caller asks for that very type.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from model.labels import OUTSIDE, PERSON
+from model.sentences import sentences_of
+from model.tokeniser import Tokens
+from training.embeddings import open_text
+
+# Which prefixes each scheme has; E and L are one thing by two names, and so are S and U.
+SCHEMES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+ALIASES = dict.fromkeys(("PERSON", "Person", "person", "PERS", "pers", "per"), PERSON)
+OFFSET_UNITS = ("codepoint", "utf16", "utf8")
+
+_DOCUMENT_START = "-DOCSTART-"
+_LABEL = re.compile(r"O|[BIESLU]-.+")
+_CLEAR_COMMENT = re.compile(r"# ?(?:newdoc|newpar)\b|# ?[\w.:-]+ = ?")
+_NEW_DOCUMENT = re.compile(r"# ?newdoc\b")
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_SPAN_KEYS = ("spans", "label", "labels", "entities")
+
+
+class CorpusError(ValueError):
+    """A labelled file that cannot be read as one; says the file, the line, the value, what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of a labelled file. ``labels`` are IOB2, one for each token."""
+
+    tokens: tuple[str, ...]
+    labels: tuple[str, ...]
+    document: int  # the number of its document within its file, from 0
+
+
+def read_corpus(
+    path: Path,
+    *,
+    scheme: str = "auto",
+    entity_types: tuple[str, ...] | None = None,
+    tokenise: Callable[[str], Tokens],
+) -> list[Sentence]:
+    """The sentences of a labelled file. Raises CorpusError, which names the file and the line.
+
+    ``entity_types``: the types to keep, the others become O; None keeps all. ``tokenise`` cuts the
+    text of JSON lines; columns are cut already.
+    """
+    if scheme != "auto" and scheme not in SCHEMES:
+        raise ValueError(f"scheme {scheme!r} is not one of {('auto', *SCHEMES)}")
+    lines = _text_of(path).split("\n")
+    types = _Types(entity_types)
+    if _is_json(path, lines):
+        sentences = _read_json_lines(path, lines, types, tokenise)
+    else:
+        sentences = _read_columns(path, lines, types, scheme)
+    if not sentences:
+        raise CorpusError(f"{path}: holds no sentences")
+    return sentences
+
+
+def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
+    """Which scheme these label sequences, one a sentence, are written in. Raises ValueError for a mixture.
+
+    Any E- or S- makes it BIOES, any L- or U- BILOU. Else a span that starts with I- makes it
+    IOB1, where only a span right after one of its own type starts with B-. What is left, IOB2,
+    takes in files where the schemes do not differ, for want of spans.
+    """
+    found: set[str] = set()
+    opens_inside = False
+    for labels in sequences:
+        before = OUTSIDE
+        for label in labels:
+            if label != OUTSIDE:
+                found.add(label[0])
+                if label[0] == "I" and before[1:] != label[1:]:
+                    opens_inside = True
+            before = label
+    bioes, bilou = sorted(found & set("ES")), sorted(found & set("LU"))
+    if bioes and bilou:
+        raise ValueError(f"{bioes[0]}- is of BIOES and {bilou[0]}- of BILOU: one scheme is expected")
+    if bioes or bilou:
+        return "BIOES" if bioes else "BILOU"
+    return "IOB1" if opens_inside else "IOB2"
+
+
+def split_by_document(
+    sentences: Sequence[Sentence], dev_share: float, seed: int
+) -> tuple[list[Sentence], list[Sentence]]:
+    """Training and dev sentences, each in the order given; no document is in both.
+
+    Documents are drawn in a seeded order, and each is taken that does not make dev larger than
+    ``dev_share`` of all sentences; where none is small enough, the smallest is. A file that is all
+    one document is split by sentence. Training keeps at least one document (or sentence).
+    """
+    if not 0 <= dev_share < 1:
+        raise ValueError(f"dev_share is {dev_share}: at least 0 and less than 1 is expected")
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for i, sentence in enumerate(sentences):
+        groups[sentence.document].append(i)
+    if len(groups) == 1:
+        groups = defaultdict(list, {i: [i] for i in range(len(sentences))})
+    order = sorted(groups)
+    Random(seed).shuffle(order)
+    target = round(dev_share * len(sentences))
+    dev: set[int] = set()
+    n_left = len(order)
+    if target:
+        for document in order:
+            if n_left > 1 and len(dev) + len(groups[document]) <= target:
+                dev.update(groups[document])
+                n_left -= 1
+        if not dev and n_left > 1:
+            dev.update(min((groups[document] for document in order), key=len))
+    train = [s for i, s in enumerate(sentences) if i not in dev]
+    return train, [sentences[i] for i in sorted(dev)]
+
+
+class _Types:
+    """Which type each name in the data stands for."""
+
+    def __init__(self, kept: tuple[str, ...] | None) -> None:
+        self._kept = kept
+
+    def named(self, name: str) -> str:
+        """The type, its alias resolved."""
+        if self._kept is not None and name in self._kept:
+            return name
+        return ALIASES.get(name, name)
+
+    def keeps(self, entity_type: str) -> bool:
+        return self._kept is None or entity_type in self._kept
+
+
+def _text_of(path: Path) -> str:
+    """The whole text, without a byte order mark; line ends are ``\\n``."""
+    try:
+        with open_text(path) as opened:
+            text = opened.read()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise CorpusError(f"{path}:{line}: byte {byte:#04x} at offset {error.start} is not UTF-8") from None
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise CorpusError(f"{path}: damaged or truncated: {error}") from None
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+    return text.removeprefix("\ufeff")
+
+
+def _is_json(path: Path, lines: list[str]) -> bool:
+    name = path.name.removesuffix(".gz").removesuffix(".xz")
+    if name.endswith(_JSON_SUFFIXES):
+        return True
+    first = next((line for line in lines if line.strip()), "")
+    if not first.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except ValueError:
+        return False
+
+
+# Columns
+
+
+def _read_columns(path: Path, lines: list[str], types: _Types, scheme: str) -> list[Sentence]:
+    prefixes = SCHEMES.get(scheme, "BIESLU")
+    known: dict[str, str] = {OUTSIDE: OUTSIDE}  # a label as written → with its type's own name
+    interned: dict[str, str] = {}  # a corpus repeats its words: one string for each
+    all_tokens: list[list[str]] = []
+    all_labels: list[list[str]] = []
+    documents: list[int] = []
+    first_lines: list[int] = []
+    tokens: list[str] = []
+    labels: list[str] = []
+    document, fresh = 0, True  # fresh: the document has no sentence yet
+
+    def end_sentence(number: int) -> None:
+        """``number`` is that of the line after the sentence's last."""
+        nonlocal tokens, labels, fresh
+        if tokens:
+            all_tokens.append(tokens)
+            all_labels.append(labels)
+            documents.append(document)
+            first_lines.append(number - len(tokens))
+            tokens, labels, fresh = [], [], False
+
+    for number, line in enumerate(lines, 1):
+        token, _, written = line.partition("\t")
+        label = known.get(written)
+        # Nearly all lines of a large file: two columns, a tab, a label that was seen before.
+        if label is None or not token or token == _DOCUMENT_START:
+            if not line.strip(" \t"):
+                end_sentence(number)
+                continue
+            if line.startswith(_DOCUMENT_START):
+                end_sentence(number)
+                document, fresh = (document if fresh else document + 1), True
+                continue
+            if line.startswith("#") and not tokens and _is_comment(line):
+                if _NEW_DOCUMENT.match(line):
+                    document, fresh = (document if fresh else document + 1), True
+                continue
+            fields = _columns(line)
+            if not 2 <= len(fields) <= 4:
+                raise CorpusError(
+                    f"{path}:{number}: {len(fields)} column{'s' * (len(fields) != 1)}, "
+                    f"2 to 4 are expected: a token first, its label last"
+                )
+            token, written = fields[0], fields[-1]
+            if not token:
+                raise CorpusError(f"{path}:{number}: the token is empty")
+            label = known.get(written)
+            if label is None:
+                prefix, dash, name = written.partition("-")
+                if not (dash and name and len(prefix) == 1 and prefix in prefixes):
+                    choices = ", ".join(f"'{p}-'" for p in prefixes)
+                    raise CorpusError(
+                        f"{path}:{number}: label {written!r} is not 'O', nor one of {choices} and a type, "
+                        f"such as 'B-{PERSON}'"
+                    )
+                label = known[written] = f"{prefix}-{types.named(name)}"
+        tokens.append(interned.setdefault(token, token))
+        labels.append(label)
+    end_sentence(len(lines) + 1)
+    if scheme == "auto":
+        try:
+            scheme = detect_scheme(all_labels)
+        except ValueError as error:
+            raise CorpusError(f"{path}: {error}") from None
+    else:
+        for first, sequence in zip(first_lines, all_labels, strict=True):
+            _check(path, first, sequence, scheme)
+    n_kept = {label: types.keeps(label[2:]) for label in known.values()}
+    return [
+        Sentence(tuple(words), _as_iob2(sequence, n_kept), number)
+        for words, sequence, number in zip(all_tokens, all_labels, documents, strict=True)
+    ]
+
+
+def _columns(line: str) -> list[str]:
+    line = line.rstrip(" \t")
+    return line.split("\t") if "\t" in line else [field for field in line.split(" ") if field]
+
+
+def _is_comment(line: str) -> bool:
+    """Of a line that begins with "#", before a sentence's first token."""
+    if _CLEAR_COMMENT.match(line):
+        return True
+    fields = _columns(line)
+    return "\t" not in line and fields[0] == "#" and not _LABEL.fullmatch(fields[-1])
+
+
+def _starts(before: str, label: str) -> bool:
+    """Whether ``label`` begins a span where it follows ``before``: conlleval's startOfChunk."""
+    return label[0] in "BSU" or before[1:] != label[1:] or before[0] in "ESLU"
+
+
+def _as_iob2(labels: list[str], kept: dict[str, bool]) -> tuple[str, ...]:
+    before = OUTSIDE
+    out: list[str] = []
+    for label in labels:
+        if label == OUTSIDE or not kept[label]:
+            out.append(OUTSIDE)
+        else:
+            out.append(("B" if _starts(before, label) else "I") + label[1:])
+        before = label
+    return tuple(out)
+
+
+def _check(path: Path, first_line: int, labels: list[str], scheme: str) -> None:
+    """Raises CorpusError for the first label that ``scheme`` does not allow at its place."""
+    for i, label in enumerate(labels):
+        before = labels[i - 1] if i else OUTSIDE
+        goes_on = before[1:] == label[1:] and label != OUTSIDE  # a span of this type could continue
+        if scheme == "IOB1":
+            wrong = label[0] == "B" and not goes_on
+        elif scheme == "IOB2":
+            wrong = label[0] == "I" and not goes_on
+        else:
+            is_open = before[0] in "BI"
+            wrong = (label[0] in "IEL") != is_open or (is_open and not goes_on)
+        if wrong:
+            raise CorpusError(
+                f"{path}:{first_line + i}: label {label!r} may not follow {before!r} in {scheme} "
+                "(scheme 'auto' reads such a file)"
+            )
+    if scheme in ("BIOES", "BILOU") and labels[-1][0] in "BI":
+        raise CorpusError(
+            f"{path}:{first_line + len(labels) - 1}: label {labels[-1]!r} may not end a sentence in {scheme} "
+            "(scheme 'auto' reads such a file)"
+        )
+
+
+# JSON lines
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Annotation:
+    """Characters ``[start, end)`` of a text, in code points."""
+
+    start: int
+    end: int
+    entity_type: str
+
+
+def _read_json_lines(
+    path: Path, lines: list[str], types: _Types, tokenise: Callable[[str], Tokens]
+) -> list[Sentence]:
+    sentences: list[Sentence] = []
+    document = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{where}: not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise CorpusError(f"{where}: one JSON object a line is expected, not {type(record).__name__}")
+        if record.get("answer", "accept") != "accept":  # Prodigy: rejected or ignored
+            continue
+        text = record.get("text")
+        if not isinstance(text, str):
+            raise CorpusError(f"{where}: 'text' is {text!r:.40}, a string is expected")
+        found = _sentences_of_document(text, _annotations(where, record, text, types), tokenise)
+        sentences += (Sentence(tokens, labels, document) for tokens, labels in found)
+        document += bool(found)
+    return sentences
+
+
+def _annotations(where: str, record: dict[str, Any], text: str, types: _Types) -> list[_Annotation]:
+    """The kept spans of a document, in order; no two overlap, none begins or ends with white space."""
+    keys = [key for key in _SPAN_KEYS if key in record]
+    # Two lists could say two things; none could be a misspelt key, and all its names would be O.
+    if len(keys) != 1 and not (not keys and "answer" in record):
+        raise CorpusError(f"{where}: holds {keys or 'no spans'}, exactly one of {_SPAN_KEYS} is expected")
+    listed = record[keys[0]] if keys else []
+    if not isinstance(listed, list):
+        raise CorpusError(f"{where}: {keys[0]!r} is {listed!r:.40}, a list is expected")
+    unit = record.get("offset_unit", "codepoint")
+    if unit not in OFFSET_UNITS:
+        raise CorpusError(f"{where}: offset_unit {unit!r} is not one of {OFFSET_UNITS}")
+    to_code_point = _to_code_point(text, unit)
+    found: list[_Annotation] = []
+    for item in listed:
+        start, end, name = _span_fields(where, item)
+        if not (start < end and start in to_code_point and end in to_code_point):
+            n = max(to_code_point)
+            raise CorpusError(
+                f"{where}: span [{start}, {end}) is not 0 <= start < end <= {n}, between characters of the "
+                f"text (offsets count {unit})"
+            )
+        if not types.keeps(entity_type := types.named(name)):
+            continue
+        first, last = to_code_point[start], to_code_point[end]
+        covered = text[first:last]
+        if not covered.strip():
+            raise CorpusError(f"{where}: span [{start}, {end}) holds only white space")
+        first += len(covered) - len(covered.lstrip())
+        last -= len(covered) - len(covered.rstrip())
+        found.append(_Annotation(first, last, entity_type))
+    found.sort()
+    for a, b in zip(found, found[1:], strict=False):
+        if b.start < a.end:
+            raise CorpusError(
+                f"{where}: span [{b.start}, {b.end}) {text[b.start : b.end]!r:.40} overlaps "
+                f"[{a.start}, {a.end}) {text[a.start : a.end]!r:.40}; spans that do not are expected"
+            )
+    return found
+
+
+def _span_fields(where: str, item: Any) -> tuple[int, int, str]:
+    if isinstance(item, dict):
+        start = item.get("start", item.get("start_offset"))
+        end, label = item.get("end", item.get("end_offset")), item.get("label")
+    elif isinstance(item, list) and len(item) == 3:
+        start, end, label = item
+    else:
+        start = end = label = None
+    if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label:
+        raise CorpusError(
+            f'{where}: span {item!r:.80}: {{"start": int, "end": int, "label": str}} or [start, end, label] '
+            "is expected"
+        )
+    return start, end, label
+
+
+def _to_code_point(text: str, unit: str) -> dict[int, int] | _Same:
+    """From an offset in ``unit`` to one in code points; offsets inside a character are not in it."""
+    if unit == "codepoint" or text.isascii():
+        return _Same(len(text))
+    offsets, at = {0: 0}, 0
+    for i, char in enumerate(text, 1):
+        # surrogatepass: JSON can hold half a surrogate pair, and 3 bytes or one unit is what it counts.
+        encoding = "utf-16-le" if unit == "utf16" else "utf-8"
+        at += len(char.encode(encoding, "surrogatepass")) // (2 if unit == "utf16" else 1)
+        offsets[at] = i
+    return offsets
+
+
+class _Same(dict[int, int]):
+    """The offsets 0 to ``n`` as they are, without a table of them."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__({0: 0, n: n})
+        self._n = n
+
+    def __contains__(self, offset: object) -> bool:
+        return isinstance(offset, int) and 0 <= offset <= self._n
+
+    def __missing__(self, offset: int) -> int:
+        return offset
+
+
+def _sentences_of_document(
+    text: str, annotations: list[_Annotation], tokenise: Callable[[str], Tokens]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Each sentence's tokens and labels."""
+    tokens = tokenise(text)
+    # Sentences first, from the tokens that the service would see; then the cuts.
+    starts = {tokens.starts[first] for first, _ in sentences_of(tokens, text)}
+    edges = sorted({edge for a in annotations for edge in (a.start, a.end)})
+    inside = [a for a in annotations]
+    found: list[tuple[list[str], list[str]]] = []
+    next_edge = next_span = 0
+    for first, last in zip(tokens.starts, tokens.ends, strict=True):
+        while next_edge < len(edges) and edges[next_edge] <= first:
+            next_edge += 1
+        cuts = [first]
+        while next_edge < len(edges) and edges[next_edge] < last:
+            cuts.append(edges[next_edge])
+            next_edge += 1
+        for start, end in zip(cuts, [*cuts[1:], last], strict=True):
+            while next_span < len(inside) and inside[next_span].end <= start:
+                next_span += 1
+            span = inside[next_span] if next_span < len(inside) else None
+            covered = span is not None and span.start <= start
+            if start in starts and not (covered and span is not None and span.start < start):
+                found.append(([], []))
+            found[-1][0].append(text[start:end])
+            if span is None or not covered:
+                found[-1][1].append(OUTSIDE)
+            else:
+                found[-1][1].append(("B-" if span.start == start else "I-") + span.entity_type)
+    return [(tuple(words), tuple(labels)) for words, labels in found]

@@ -1,0 +1,361 @@
+"""A recipe in, the best weights out: the training loop, its checkpoints, its early stopping.
+
+All randomness follows from the seed: the data's from (seed, epoch), dropout's from (seed, step).
+So a run that was killed and resumed gives, on a CPU, the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.config import TaggerConfig
+from model.features import PAD_ID, Vocabulary
+from model.head import Chain, Tagged, decode, legality
+from model.loss import crf_loss, softmax_loss
+from model.network import BiRnnTagger
+from training.batches import (
+    Batch,
+    Batches,
+    BatchConfig,
+    EpochBatches,
+    LabelledSet,
+    TypeStore,
+    buckets,
+    make_batch,
+)
+from training.checkpoint import read_checkpoint, write_checkpoint
+from training.corpus import Sentence
+from training.metrics import span_scores
+from training.names import Names
+from training.recipe import OptimiserConfig, Recipe
+from training.vocabulary import Lexicon
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+_EVAL_BATCHES = BatchConfig(8192, 256)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of a run's history."""
+
+    epoch: int  # from 1
+    loss: float  # mean over the epoch's batches
+    grad_norm: float  # mean, before clipping
+    clipped: float  # share of the steps
+    learning_rate: float  # at the epoch's end
+    dev_f1: float  # mean over the dev sets, 0..1
+    dev_precision: float
+    dev_recall: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DevSet:
+    name: str
+    sentences: list[Sentence]
+
+
+def new_network(config: TaggerConfig, lexicon: Lexicon, tune: bool) -> BiRnnTagger:
+    """A network with fresh weights and the lexicon's pretrained tables, frozen unless ``tune``."""
+    words = lexicon.vocabulary
+    network = BiRnnTagger(
+        config.network,
+        n_cased=len(words.cased),
+        n_lower=len(words.lower),
+        n_chars=len(words.chars),
+        n_labels=len(config.scheme.labels),
+    )
+    for table, rows in ((network.words.cased, lexicon.cased), (network.words.lower, lexicon.lower)):
+        if table is not None and rows is not None:
+            with torch.no_grad():
+                table.weight.copy_(torch.from_numpy(rows))
+            table.weight.requires_grad_(tune)
+    return network
+
+
+def learning_rate(config: OptimiserConfig, done: float) -> float:
+    """At ``done`` (0..1) of all steps."""
+    if done < config.warmup:
+        return config.learning_rate * (done + 1e-3) / (config.warmup + 1e-3)
+    rest = (done - config.warmup) / max(1e-9, 1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def chain_of(network: BiRnnTagger, config: TaggerConfig) -> Chain:
+    legal = legality(config.scheme)
+
+    def plus(parameter: Tensor, rule: Any) -> Any:
+        return parameter.detach().cpu().double().numpy() + rule
+
+    return Chain(
+        plus(network.start, legal.start),
+        plus(network.transitions, legal.transitions),
+        plus(network.end, legal.end),
+    )
+
+
+def predict(
+    network: BiRnnTagger,
+    config: TaggerConfig,
+    sentences: Sequence[Sentence],
+    store: TypeStore,
+    device: str = "cpu",
+) -> list[Tagged]:
+    """Answers in the sentences' order, from the network in memory. For dev scores while training."""
+    from random import Random
+
+    network.eval()
+    chain = chain_of(network, config)
+    rows = store.rows([s.tokens for s in sentences])
+    plan = buckets([len(r) for r in rows], _EVAL_BATCHES.max_batch_tokens, 256, Random(0))
+    answers: list[Tagged | None] = [None] * len(sentences)
+    with torch.inference_mode():
+        for chosen in plan:
+            batch = make_batch([rows[i] for i in chosen], [[0] * len(rows[i]) for i in chosen], store)
+            batch = batch.to(device)
+            emissions = network(batch.types, batch.index, batch.lengths).float().cpu().numpy()
+            lengths = [len(rows[i]) for i in chosen]
+            tagged = decode(emissions, lengths, chain, config.scheme, temperature=config.temperature)
+            for i, answer in zip(chosen, tagged, strict=True):
+                answers[i] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+class _Average:
+    """A running average of the trained weights (Polyak & Juditsky 1992), warmed up."""
+
+    def __init__(self, parameters: dict[str, Tensor], decay: float) -> None:
+        self._decay = decay
+        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def update(self, parameters: dict[str, Tensor], step: int) -> None:
+        # Early on the plain mean: the first weights are far from where the run will end.
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self.values.items():
+            value.lerp_(parameters[name].detach(), 1 - decay)
+
+
+class Fit:
+    """One training run in one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        config: TaggerConfig,
+        network: BiRnnTagger,
+        vocabulary: Vocabulary,
+        train: Sequence[LabelledSet],
+        dev: Sequence[DevSet],
+        *,
+        names: Names | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.folder, self.recipe, self.config, self.device = folder, recipe, config, device
+        self.network = network.to(device)
+        self.dev = dev
+        self.batches = Batches(
+            train,
+            config.scheme,
+            vocabulary.encoder,
+            recipe.batches,
+            augment=recipe.augment,
+            names=names,
+            seed=recipe.seed,
+        )
+        self.trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self.history: list[EpochRecord] = []
+        self.best_f1 = -1.0
+        self.step = 0  # over all epochs
+        self._sums = [0.0, 0.0, 0.0]  # this epoch's loss, gradient norm, clipped steps
+        self._average = _Average(self.trained, recipe.optimiser.average_decay)
+        self._optimiser = torch.optim.AdamW(
+            self.trained.values(),
+            lr=recipe.optimiser.learning_rate,
+            weight_decay=recipe.optimiser.weight_decay,
+        )
+
+    # --- what is on disk -------------------------------------------------------------------
+
+    def save(self, epoch: int, step_in_epoch: int) -> None:
+        tensors = {f"weight.{n}": p for n, p in self.trained.items()}
+        tensors |= {f"average.{n}": p for n, p in self._average.values.items()}
+        for name, parameter in self.trained.items():
+            moments = self._optimiser.state.get(parameter, {})
+            tensors |= {f"adam.{key}.{name}": value for key, value in moments.items()}
+        state = {
+            "epoch": epoch,
+            "step_in_epoch": step_in_epoch,
+            "step": self.step,
+            "sums": self._sums,
+            "best_f1": self.best_f1,
+            "history": [asdict(record) for record in self.history],
+            "recipe": self.recipe.as_json(),
+        }
+        write_checkpoint(self.folder / CHECKPOINT, tensors, state)
+
+    def load(self) -> tuple[int, int]:
+        """Takes up the checkpoint; (epoch, step in it) to go on from. Raises ValueError."""
+        tensors, state = read_checkpoint(self.folder / CHECKPOINT)
+        # As JSON has it: tuples are lists there.
+        from json import dumps
+
+        if dumps(state["recipe"]) != dumps(self.recipe.as_json()):
+            raise ValueError(
+                f"{self.folder / CHECKPOINT}: was written by a run of other settings; resume with the "
+                "same ones, or start afresh in another folder"
+            )
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[f"weight.{name}"])
+                self._average.values[name].copy_(tensors[f"average.{name}"])
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    moment = tensors.get(f"adam.{key}.{name}")
+                    if moment is not None:
+                        where = "cpu" if key == "step" else self.device
+                        self._optimiser.state[parameter][key] = moment.to(where)
+        self.step, self.best_f1, self._sums = state["step"], state["best_f1"], state["sums"]
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        return state["epoch"], state["step_in_epoch"]
+
+    def load_best(self) -> None:
+        tensors, _ = read_checkpoint(self.folder / BEST)
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[name])
+
+    # --- training --------------------------------------------------------------------------
+
+    def _loss(self, batch: Batch) -> Tensor:
+        network = self.network
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+            emissions = network(batch.types, batch.index, batch.lengths, self.recipe.dropout)
+        emissions = emissions.float()
+        if self.config.network.head == "softmax":
+            return softmax_loss(emissions, batch.labels)
+        legal = legality(self.config.scheme)
+
+        def plus(parameter: Tensor, rule: Any) -> Tensor:
+            return parameter + torch.as_tensor(rule, dtype=torch.float32, device=parameter.device)
+
+        start, end = plus(network.start, legal.start), plus(network.end, legal.end)
+        moves = plus(network.transitions, legal.transitions)
+        return crf_loss(emissions, batch.labels, batch.lengths, start, moves, end)
+
+    def _step(self, batch: Batch, total_steps: int) -> None:
+        config = self.recipe.optimiser
+        rate = learning_rate(config, self.step / total_steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(hash((self.recipe.seed, self.step)) % 2**63)
+        self.network.train()
+        loss = self._loss(batch.to(self.device))
+        value = float(loss.detach())
+        self._optimiser.zero_grad(set_to_none=True)
+        if math.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]
+            limit = config.clip_norm or math.inf
+            norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            what = f"loss is {value}" if not math.isfinite(value) else f"gradient norm is {norm}"
+            raise NonFiniteLoss(
+                f"step {self.step + 1}: the {what}. The last good state is {self.folder / CHECKPOINT}; "
+                f"try a learning rate below {config.learning_rate:g}, or clipping"
+            )
+        self._optimiser.step()
+        self.step += 1
+        self._average.update(self.trained, self.step)
+        self._sums[0] += value
+        self._sums[1] += norm
+        self._sums[2] += norm > limit
+
+    def _score_dev(self, store: TypeStore) -> tuple[float, float, float]:
+        """Mean F1, precision and recall over the dev sets, of the averaged weights."""
+        kept = {name: p.detach().clone() for name, p in self.trained.items()}
+        if self.recipe.optimiser.average_decay:
+            self._copy(self._average.values)
+        totals = [0.0, 0.0, 0.0]
+        for part in self.dev:
+            answers = predict(self.network, self.config, part.sentences, store, self.device)
+            scores = span_scores([s.labels for s in part.sentences], [a.labels for a in answers])
+            for i, value in enumerate((scores.f1, scores.precision, scores.recall)):
+                totals[i] += value / len(self.dev)
+        if totals[0] > self.best_f1:
+            self.best_f1 = totals[0]
+            write_checkpoint(self.folder / BEST, dict(self.trained), {"step": self.step})
+        self._copy(kept)
+        return totals[0], totals[1], totals[2]
+
+    def _copy(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(values[name])
+
+    def run(self, *, resume: bool = False, checkpoint_every_s: float = 60.0) -> list[EpochRecord]:
+        """Trains to the end or to early stopping. Raises NonFiniteLoss, or ValueError on resuming."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        epoch, skip = self.load() if resume and (self.folder / CHECKPOINT).exists() else (0, 0)
+        config = self.recipe.optimiser
+        store = self.batches.store
+        # All epochs draw the same number of sentences, but not of batches: near enough for a schedule.
+        total_steps = config.epochs * len(self.batches.epoch(0))
+        saved_at = time.monotonic()
+        while epoch < config.epochs and not self._is_stuck():
+            began = time.monotonic()
+            batches: EpochBatches = self.batches.epoch(epoch)
+            if not skip:
+                self._sums = [0.0, 0.0, 0.0]
+            steps = range(skip, len(batches))
+            bar = tqdm(
+                steps, f"epoch {epoch + 1}/{config.epochs}", file=sys.stderr, leave=False, disable=None
+            )
+            for at in bar:
+                self._step(batches[at], max(total_steps, self.step + 1))
+                if time.monotonic() - saved_at > checkpoint_every_s:
+                    self.save(epoch, at + 1)
+                    saved_at = time.monotonic()
+            f1, precision, recall = self._score_dev(store)
+            loss, norm, clipped = (x / max(1, len(batches)) for x in self._sums)
+            rate = learning_rate(config, self.step / total_steps)
+            seconds = time.monotonic() - began
+            record = EpochRecord(epoch + 1, loss, norm, clipped, rate, f1, precision, recall, seconds)
+            self.history.append(record)
+            print(
+                f"epoch {record.epoch}/{config.epochs}: loss {loss:.3f}, gradient norm {norm:.2f} "
+                f"({clipped:.0%} clipped), dev F1 {f1:.4f} (P {precision:.4f}, R {recall:.4f}), "
+                f"{seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            epoch, skip = epoch + 1, 0
+            self.save(epoch, 0)
+            saved_at = time.monotonic()
+        return self.history
+
+    def _is_stuck(self) -> bool:
+        scores = [record.dev_f1 for record in self.history]
+        return (
+            bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.recipe.optimiser.patience
+        )
+
+
+def zero_padding_row(network: BiRnnTagger) -> None:
+    """<PAD> is no word: its rows are 0, whatever an initialisation put there."""
+    with torch.no_grad():
+        for table in (network.words.cased, network.words.lower, network.words.chars):
+            if table is not None:
+                table.weight[PAD_ID] = 0

@@ -1,0 +1,87 @@
+"""Lists of given names and family names, by origin, for augmentation. Never shipped.
+
+Reads the folder of ``common-{forenames,surnames}-by-country.csv`` and plain lists
+(``*first_names*.txt``, ``*surnames*.txt``: one origin each), and, where it is installed, the
+person providers of the package faker.
+"""
+
+from __future__ import annotations
+
+import csv
+import pkgutil
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Names:
+    """Given and family names by origin; an origin in both dictionaries gives whole names."""
+
+    given: dict[str, list[str]]
+    family: dict[str, list[str]]
+
+    def full(self, rng: Random, n_tokens: int) -> list[str]:
+        """A name of about ``n_tokens`` tokens, from one origin drawn evenly."""
+        if n_tokens == 1:
+            table = self.given if rng.random() < 0.5 else self.family
+            return rng.choice(table[rng.choice(sorted(table))]).split()
+        origins = sorted(self.given.keys() & self.family.keys())
+        origin = rng.choice(origins)
+        given, family = rng.choice(self.given[origin]), rng.choice(self.family[origin])
+        middle: list[str] = []
+        for _ in range(n_tokens - 2):
+            initial = rng.choice("ABCDEFGHJKLMNPRSTVW") + "."
+            middle.append(initial if rng.random() < 0.5 else rng.choice(self.given[origin]))
+        if rng.random() < 0.08:
+            given = given[0] + "."
+        return " ".join([given, *middle, family]).split()
+
+
+def _is_latin(name: str) -> bool:
+    letters = [c for c in name if c.isalpha()]
+    return bool(letters) and all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
+
+
+def _cleaned(names: dict[str, set[str]]) -> dict[str, list[str]]:
+    kept = {origin: sorted(n for n in found if _is_latin(n)) for origin, found in names.items()}
+    return {origin: found for origin, found in sorted(kept.items()) if len(found) >= 5}
+
+
+def read_names(folder: Path, *, with_faker: bool = True) -> Names:
+    """The lists in ``folder``. Raises ValueError where it holds none."""
+    given: dict[str, set[str]] = defaultdict(set)
+    family: dict[str, set[str]] = defaultdict(set)
+    for path in sorted(folder.glob("*.csv")) if folder.is_dir() else []:
+        table = given if "forename" in path.name else family
+        with path.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                table[row["Country"]].add((row["Romanized Name"] or row["Localized Name"]).strip())
+    for path in sorted(folder.glob("*.txt")) if folder.is_dir() else []:
+        table = family if "surname" in path.name else given
+        table["list-US"].update(path.read_text(encoding="utf-8").split("\n"))
+    if not given or not family:
+        raise ValueError(f"{folder}: holds no lists of given names and family names")
+    if with_faker:
+        _add_faker(given, family)
+    return Names(_cleaned(given), _cleaned(family))
+
+
+def _add_faker(given: dict[str, set[str]], family: dict[str, set[str]]) -> None:
+    try:
+        person = import_module("faker.providers.person")
+    except ImportError:
+        return
+    for module in pkgutil.iter_modules(person.__path__):
+        provider: Any = import_module(f"faker.providers.person.{module.name}").Provider
+        for attribute in dir(provider):
+            table = family if attribute.startswith("last_") else given
+            if attribute.startswith(("first_name", "last_name", "first_romanized", "last_romanized")):
+                values = getattr(provider, attribute)
+                if isinstance(values, list | tuple | dict):
+                    words = (v[0] if isinstance(v, tuple) else v for v in values)
+                    table[f"faker-{module.name}"].update(w.strip() for w in words if isinstance(w, str))

@@ -1,0 +1,207 @@
+"""A recipe in, a bundled artefact out: reads the data, fits, exports, and scores what it saved."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.artefact import ArtefactError, save
+from model.artefact import load as load_artefact
+from model.backend import network_of
+from model.config import TaggerConfig
+from model.features import Vocabulary
+from model.labels import spans_of
+from model.network import BiRnnTagger
+from model.tagger import Tagger
+from model.tokeniser import tokeniser
+from training.batches import LabelledSet, TypeStore
+from training.corpus import Sentence, read_corpus, split_by_document
+from training.embeddings import Vectors, read_vectors
+from training.export import make_artefact
+from training.fit import CHECKPOINT, DevSet, Fit, new_network, predict, zero_padding_row
+from training.metrics import span_scores
+from training.names import read_names
+from training.recipe import Recipe
+from training.vocabulary import Lexicon, build_lexicon
+
+# tau, for the temperature fit: from sharpened to flattened.
+_TEMPERATURES = tuple(float(t) for t in np.round(np.geomspace(0.5, 4.0, 25), 3))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has made."""
+
+    artefact: Path
+    dev_f1: float  # of the artefact as reloaded from disk
+    best_epoch: int
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, str]]:
+    """The training sets, the dev sets, and the files' hashes."""
+    tokenise = tokeniser(TaggerConfig("").tokeniser)
+    types = recipe.entity_types or None
+    hashes: dict[str, str] = {}
+
+    def sentences(path: str) -> list[Sentence]:
+        found = read_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
+        hashes[path] = _sha256(Path(path))
+        print(f"{path}: {len(found):,} sentences", file=sys.stderr)
+        return found
+
+    train = [LabelledSet(part.path, sentences(part.path), part.weight) for part in recipe.data]
+    if recipe.dev:
+        return train, [DevSet(path, sentences(path)) for path in recipe.dev], hashes
+    split = [split_by_document(part.sentences, recipe.dev_share, recipe.seed) for part in train]
+    dev = [s for _, kept in split for s in kept]
+    train = [replace(part, sentences=rest) for part, (rest, _) in zip(train, split, strict=True)]
+    if not dev:
+        raise ValueError("too few documents to keep any for dev: give a dev file")
+    return train, [DevSet(f"{recipe.dev_share:g} of the training documents", dev)], hashes
+
+
+def _entity_types(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[str, ...]:
+    found = {label[2:] for part in train for s in part.sentences for label in s.labels if label != "O"}
+    if not found:
+        raise ValueError("the training data holds no entity: every label is O")
+    return recipe.entity_types or tuple(sorted(found))
+
+
+def _vectors(path: str, most: int) -> Vectors | None:
+    return read_vectors(Path(path), most) if path else None
+
+
+def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, Lexicon, BiRnnTagger]:
+    vectors = recipe.vectors
+    cased, lower = _vectors(vectors.cased, vectors.max_cased), _vectors(vectors.lower, vectors.max_lower)
+    network_config = replace(
+        recipe.network,
+        cased_dim=cased.rows.shape[1] if cased else recipe.network.cased_dim,
+        lower_dim=lower.rows.shape[1] if lower else recipe.network.lower_dim,
+    )
+    config = TaggerConfig(
+        name=recipe.name,
+        version=recipe.version,
+        languages=recipe.languages,
+        entity_types=_entity_types(recipe, train),
+        network=network_config,
+    )
+    lexicon = build_lexicon(
+        (s for part in train for s in part.sentences),
+        cased=cased,
+        lower=lower,
+        max_cased=vectors.max_cased,
+        max_lower=vectors.max_lower,
+        min_count=recipe.min_count,
+    )
+    torch.manual_seed(recipe.seed)
+    return config, lexicon, new_network(config, lexicon, vectors.tune)
+
+
+def _from_artefact(
+    recipe: Recipe, folder: Path, train: Sequence[LabelledSet]
+) -> tuple[TaggerConfig, Vocabulary, BiRnnTagger]:
+    """Goes on from an existing model: its words, its shape and its weights."""
+    artefact = load_artefact(folder)
+    wanted = _entity_types(recipe, train)
+    if unknown := sorted(set(wanted) - set(artefact.config.entity_types)):
+        raise ArtefactError(
+            f"{folder}: knows the types {artefact.config.entity_types}, the data has {unknown[0]!r} too; "
+            "train without --init, or choose the types"
+        )
+    config = replace(artefact.config, name=recipe.name, version=recipe.version, temperature=1.0)
+    network: BiRnnTagger = network_of(artefact)
+    for table in (network.words.cased, network.words.lower):
+        if table is not None:
+            table.weight.requires_grad_(recipe.vectors.tune)
+    return config, artefact.vocabulary, network
+
+
+def _fit_temperature(fit: Fit, store: TypeStore) -> float:
+    """The temperature under which the dev spans' scores are most likely (least log loss)."""
+    sentences = [s for part in fit.dev for s in part.sentences]
+    gold = [set(spans_of(s.labels)) for s in sentences]
+
+    def log_loss(temperature: float) -> float:
+        config = replace(fit.config, temperature=temperature)
+        answers = predict(fit.network, config, sentences, store, fit.device)
+        scored = [(x.score, x.span in g) for a, g in zip(answers, gold, strict=True) for x in a.spans]
+        if not scored:
+            return 0.0
+        p = np.clip(np.array([s for s, _ in scored]), 1e-6, 1 - 1e-6)
+        right = np.array([r for _, r in scored])
+        return float(-np.where(right, np.log(p), np.log(1 - p)).mean())
+
+    return min(_TEMPERATURES, key=lambda t: (log_loss(t), t))
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    run_folder: Path,
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    command: str = "",
+) -> Trained:
+    """Trains by the recipe and saves the artefact ``out``. Raises ValueError for bad input,
+    NonFiniteLoss where training broke down; neither touches ``out``."""
+    if (run_folder / CHECKPOINT).exists() and not resume:
+        raise ValueError(
+            f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
+        )
+    train_sets, dev, hashes = _read(recipe)
+    if init:
+        config, vocabulary, network = _from_artefact(recipe, init, train_sets)
+    else:
+        config, lexicon, network = _fresh(recipe, train_sets)
+        vocabulary = lexicon.vocabulary
+        zero_padding_row(network)
+        for path in filter(None, (recipe.vectors.cased, recipe.vectors.lower)):
+            hashes[path] = _sha256(Path(path))
+    names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
+    if recipe.augment.swap_names and not names:
+        raise ValueError("augment.swap_names is set, but names, the folder of name lists, is not")
+    fit = Fit(run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device)
+    n_trained = sum(p.numel() for p in fit.trained.values())
+    print(f"{n_trained:,} trained parameters, {len(vocabulary.cased):,} cased and "
+          f"{len(vocabulary.lower):,} lower-cased words", file=sys.stderr)  # fmt: skip
+    history = fit.run(resume=resume)
+    fit.load_best()
+    config = replace(fit.config, temperature=_fit_temperature(fit, fit.batches.store))
+    best = max(history, key=lambda record: record.dev_f1)
+    training: dict[str, Any] = {
+        "command": command,
+        "recipe": recipe.as_json(),
+        "data_sha256": hashes,
+        "history": [asdict(record) for record in history],
+        "sentences": {part.name: len(part.sentences) for part in train_sets},
+        "best_epoch": best.epoch,
+        "torch": torch.__version__,
+    }
+    artefact = make_artefact(fit.network.cpu(), config, vocabulary, training=training)
+    save(artefact, out)
+    # Scored as it will be served: from disk, quantised, by the exported graphs.
+    tagger = Tagger.load(out, device="cpu")
+    tagger.self_test()
+    f1 = 0.0
+    for part in dev:
+        answers = tagger.tag_all([s.tokens for s in part.sentences], 0.0)
+        scores = span_scores([s.labels for s in part.sentences], [a.labels for a in answers])
+        print(f"{part.name}: dev F1 {scores.f1:.4f} (P {scores.precision:.4f}, R {scores.recall:.4f})",
+              file=sys.stderr)  # fmt: skip
+        f1 += scores.f1 / len(dev)
+    return Trained(out, f1, best.epoch)
