@@ -6,7 +6,7 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?=
-CORPUS := training/corpus
+CORPUS := training/people
 # A CPU build of torch, so that nobody downloads gigabytes of CUDA to run the tests.
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -51,9 +51,9 @@ test: check
 	$(VENV)/bin/python -m pytest
 
 train: $(VENV)/.training
-	$(VENV)/bin/python -m training train $(CORPUS)/people.train.jsonl --out runs/people/model --run runs/people/run --resume
-	$(VENV)/bin/python -m training evaluate runs/people/model $(CORPUS)/people.test.jsonl \
-	  --train-files $(CORPUS)/people.train.jsonl --report runs/people/report.html
+	$(VENV)/bin/python -m training train $(CORPUS)/train.jsonl --out runs/people/model --run runs/people/run --resume
+	$(VENV)/bin/python -m training evaluate runs/people/model $(CORPUS)/test.jsonl \
+	  --train-files $(CORPUS)/train.jsonl --report runs/people/report.html
 	@echo "serve it with: make serve MODEL=runs/people/model"
 
 clean:

@@ -17,7 +17,7 @@ from model.tagger import Tagger
 from training import fit as fit_module
 from training.__main__ import main
 
-CORPUS = Path(__file__).parent.parent / "training" / "corpus" / "people.train.jsonl"
+CORPUS = Path(__file__).parent.parent / "training" / "people" / "train.jsonl"
 SMALL = (
     "--set",
     "network.feature_dim=16",
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
 
 def test_a_model_is_fine_tuned_from_another(some_sentences: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert train(some_sentences, first, "--hidden", "16", "--epochs", "8") == 0
+    assert train(some_sentences, first, "--hidden", "16", "--epochs", "12", "--learning-rate", "0.01") == 0
     assert train(some_sentences, second, "--init", str(first), "--epochs", "1") == 0
     before, after = load(first), load(second)
     assert after.vocabulary == before.vocabulary

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_positive)
     train.add_argument("--learning-rate", type=float)
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                       help="any other setting of the recipe, e.g. dropout.words=0.2; VALUE as in TOML")  # fmt: skip
+                       help="any other setting of a recipe: dropout.words=0.2")  # fmt: skip
     _common(train)
 
     vectors = command("embeddings", _embeddings, "Train word vectors on raw text with gensim.")
@@ -146,7 +146,7 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from training.fit import NonFiniteLoss
+    from training.fit import NonFiniteLossError
     from training.recipe import DataConfig, Recipe, read_recipe, with_values
     from training.train import train
 
@@ -187,7 +187,7 @@ def _train(arguments: argparse.Namespace) -> int:
             device=_device(a.device),
             command=command,
         )
-    except NonFiniteLoss as error:
+    except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - began

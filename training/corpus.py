@@ -7,8 +7,8 @@ Columns (CoNLL). One token a line, 2 to 4 columns, the token first and its label
 line between sentences; a line that begins with ``-DOCSTART-``, or a ``# newdoc`` comment, begins
 a document. Where a line holds a tab, tabs separate its columns, so that a token may hold spaces;
 else spaces do, and no other white space. A line is a comment only where it can be nothing else:
-before a sentence's first token, "#" and a space, no tab, and then ``newdoc``, ``newpar``, ``key =``,
-or anything that does not end in a label. So ``#<tab>O`` and ``# O`` are the token "#".
+before a sentence's first token, "#" and a space, no tab, and then ``newdoc``, ``newpar``, ``key =``
+(CoNLL-U), or anything that does not end in a label. So ``#<tab>O`` and ``# O`` are the token "#".
 
 JSON lines. One document a line: ``{"text": …, "spans": [{"start": 0, "end": 3, "label": "PER"}]}``,
 which is Prodigy's form (its rejected and ignored examples are left out), or doccano's ``"label":
@@ -19,7 +19,8 @@ span across a sentence's end joins the two sentences: no annotation is lost or m
 
 Schemes. IOB1, IOB2, BIOES and BILOU become IOB2. With ``scheme="auto"`` an ill-formed sequence is
 read as conlleval reads it (model.labels.spans_of), whichever scheme it was meant to be; a scheme
-that is named is a promise, and the first label that breaks it is an error.
+that is named is a promise, and the first label that breaks it is an error. ``detect_scheme`` tells
+which it is.
 
 Types. PERSON, Person, person, PERS, pers and per are PER, unless the caller asks for that very type.
 """
@@ -33,6 +34,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,14 +45,14 @@ from model.tokeniser import Tokens
 from training.embeddings import open_text
 
 # Which prefixes each scheme has; E and L are one thing by two names, and so are S and U.
-SCHEMES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+SCHEMES = {"iob1": "BI", "iob2": "BI", "bioes": "BIES", "bilou": "BILU"}
 ALIASES = dict.fromkeys(("PERSON", "Person", "person", "PERS", "pers", "per"), PERSON)
 OFFSET_UNITS = ("codepoint", "utf16", "utf8")
 
 _DOCUMENT_START = "-DOCSTART-"
 _LABEL = re.compile(r"O|[BIESLU]-.+")
-_CLEAR_COMMENT = re.compile(r"# ?(?:newdoc|newpar)\b|# ?[\w.:-]+ = ?")
-_NEW_DOCUMENT = re.compile(r"# ?newdoc\b")
+_CLEAR_COMMENT = re.compile(r"# (?:newdoc|newpar)\b|# [\w.:-]+ =(?: |$)")
+_NEW_DOCUMENT = re.compile(r"# newdoc\b")
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _SPAN_KEYS = ("spans", "label", "labels", "entities")
 
@@ -96,9 +98,9 @@ def read_corpus(
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     """Which scheme these label sequences, one a sentence, are written in. Raises ValueError for a mixture.
 
-    Any E- or S- makes it BIOES, any L- or U- BILOU. Else a span that starts with I- makes it
-    IOB1, where only a span right after one of its own type starts with B-. What is left, IOB2,
-    takes in files where the schemes do not differ, for want of spans.
+    Any E- or S- makes it bioes, any L- or U- bilou. Else a span that starts with I- makes it
+    iob1, where only a span right after one of its own type starts with B-. What is left, iob2,
+    takes in the files in which the schemes do not differ, for want of spans.
     """
     found: set[str] = set()
     opens_inside = False
@@ -114,8 +116,8 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     if bioes and bilou:
         raise ValueError(f"{bioes[0]}- is of BIOES and {bilou[0]}- of BILOU: one scheme is expected")
     if bioes or bilou:
-        return "BIOES" if bioes else "BILOU"
-    return "IOB1" if opens_inside else "IOB2"
+        return "bioes" if bioes else "bilou"
+    return "iob1" if opens_inside else "iob2"
 
 
 def split_by_document(
@@ -145,7 +147,7 @@ def split_by_document(
                 dev.update(groups[document])
                 n_left -= 1
         if not dev and n_left > 1:
-            dev.update(min((groups[document] for document in order), key=len))
+            dev.update(groups[min(order, key=lambda document: len(groups[document]))])
     train = [s for i, s in enumerate(sentences) if i not in dev]
     return train, [sentences[i] for i in sorted(dev)]
 
@@ -280,10 +282,11 @@ def _columns(line: str) -> list[str]:
 
 def _is_comment(line: str) -> bool:
     """Of a line that begins with "#", before a sentence's first token."""
-    if _CLEAR_COMMENT.match(line):
-        return True
+    if "\t" in line:
+        return False
     fields = _columns(line)
-    return "\t" not in line and fields[0] == "#" and not _LABEL.fullmatch(fields[-1])
+    is_no_token = fields[0] == "#" and len(fields) > 1 and not _LABEL.fullmatch(fields[-1])
+    return is_no_token or bool(_CLEAR_COMMENT.match(line))
 
 
 def _starts(before: str, label: str) -> bool:
@@ -308,21 +311,22 @@ def _check(path: Path, first_line: int, labels: list[str], scheme: str) -> None:
     for i, label in enumerate(labels):
         before = labels[i - 1] if i else OUTSIDE
         goes_on = before[1:] == label[1:] and label != OUTSIDE  # a span of this type could continue
-        if scheme == "IOB1":
+        if scheme == "iob1":
             wrong = label[0] == "B" and not goes_on
-        elif scheme == "IOB2":
+        elif scheme == "iob2":
             wrong = label[0] == "I" and not goes_on
         else:
             is_open = before[0] in "BI"
             wrong = (label[0] in "IEL") != is_open or (is_open and not goes_on)
         if wrong:
             raise CorpusError(
-                f"{path}:{first_line + i}: label {label!r} may not follow {before!r} in {scheme} "
+                f"{path}:{first_line + i}: label {label!r} may not follow {before!r} in {scheme.upper()} "
                 "(scheme 'auto' reads such a file)"
             )
-    if scheme in ("BIOES", "BILOU") and labels[-1][0] in "BI":
+    if scheme in ("bioes", "bilou") and labels[-1][0] in "BI":
+        last = first_line + len(labels) - 1
         raise CorpusError(
-            f"{path}:{first_line + len(labels) - 1}: label {labels[-1]!r} may not end a sentence in {scheme} "
+            f"{path}:{last}: label {labels[-1]!r} may not end a sentence in {scheme.upper()} "
             "(scheme 'auto' reads such a file)"
         )
 
@@ -359,6 +363,10 @@ def _read_json_lines(
         text = record.get("text")
         if not isinstance(text, str):
             raise CorpusError(f"{where}: 'text' is {text!r:.40}, a string is expected")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{where}: 'text' holds half a surrogate pair at {error.start}") from None
         found = _sentences_of_document(text, _annotations(where, record, text, types), tokenise)
         sentences += (Sentence(tokens, labels, document) for tokens, labels in found)
         document += bool(found)
@@ -397,7 +405,7 @@ def _annotations(where: str, record: dict[str, Any], text: str, types: _Types) -
         last -= len(covered) - len(covered.rstrip())
         found.append(_Annotation(first, last, entity_type))
     found.sort()
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in pairwise(found):
         if b.start < a.end:
             raise CorpusError(
                 f"{where}: span [{b.start}, {b.end}) {text[b.start : b.end]!r:.40} overlaps "
@@ -416,37 +424,22 @@ def _span_fields(where: str, item: Any) -> tuple[int, int, str]:
         start = end = label = None
     if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label:
         raise CorpusError(
-            f'{where}: span {item!r:.80}: {{"start": int, "end": int, "label": str}} or [start, end, label] '
-            "is expected"
+            f'{where}: span {item!r:.80} is neither {{"start": int, "end": int, "label": str}} '
+            "nor [start, end, label]"
         )
     return start, end, label
 
 
-def _to_code_point(text: str, unit: str) -> dict[int, int] | _Same:
-    """From an offset in ``unit`` to one in code points; offsets inside a character are not in it."""
+def _to_code_point(text: str, unit: str) -> dict[int, int] | range:
+    """From an offset in ``unit`` to one in code points; an offset inside a character is not in it."""
     if unit == "codepoint" or text.isascii():
-        return _Same(len(text))
+        return range(len(text) + 1)
+    encoding, width = ("utf-16-le", 2) if unit == "utf16" else ("utf-8", 1)
     offsets, at = {0: 0}, 0
     for i, char in enumerate(text, 1):
-        # surrogatepass: JSON can hold half a surrogate pair, and 3 bytes or one unit is what it counts.
-        encoding = "utf-16-le" if unit == "utf16" else "utf-8"
-        at += len(char.encode(encoding, "surrogatepass")) // (2 if unit == "utf16" else 1)
+        at += len(char.encode(encoding)) // width
         offsets[at] = i
     return offsets
-
-
-class _Same(dict[int, int]):
-    """The offsets 0 to ``n`` as they are, without a table of them."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__({0: 0, n: n})
-        self._n = n
-
-    def __contains__(self, offset: object) -> bool:
-        return isinstance(offset, int) and 0 <= offset <= self._n
-
-    def __missing__(self, offset: int) -> int:
-        return offset
 
 
 def _sentences_of_document(
@@ -457,7 +450,6 @@ def _sentences_of_document(
     # Sentences first, from the tokens that the service would see; then the cuts.
     starts = {tokens.starts[first] for first, _ in sentences_of(tokens, text)}
     edges = sorted({edge for a in annotations for edge in (a.start, a.end)})
-    inside = [a for a in annotations]
     found: list[tuple[list[str], list[str]]] = []
     next_edge = next_span = 0
     for first, last in zip(tokens.starts, tokens.ends, strict=True):
@@ -468,15 +460,13 @@ def _sentences_of_document(
             cuts.append(edges[next_edge])
             next_edge += 1
         for start, end in zip(cuts, [*cuts[1:], last], strict=True):
-            while next_span < len(inside) and inside[next_span].end <= start:
+            while next_span < len(annotations) and annotations[next_span].end <= start:
                 next_span += 1
-            span = inside[next_span] if next_span < len(inside) else None
-            covered = span is not None and span.start <= start
-            if start in starts and not (covered and span is not None and span.start < start):
+            label = OUTSIDE
+            if next_span < len(annotations) and (span := annotations[next_span]).start <= start:
+                label = ("B-" if span.start == start else "I-") + span.entity_type
+            if start in starts and not label.startswith("I-"):
                 found.append(([], []))
             found[-1][0].append(text[start:end])
-            if span is None or not covered:
-                found[-1][1].append(OUTSIDE)
-            else:
-                found[-1][1].append(("B-" if span.start == start else "I-") + span.entity_type)
+            found[-1][1].append(label)
     return [(tuple(words), tuple(labels)) for words, labels in found]

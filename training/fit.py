@@ -11,10 +11,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from json import dumps
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,7 +30,6 @@ from model.network import BiRnnTagger
 from training.batches import (
     Batch,
     Batches,
-    BatchConfig,
     EpochBatches,
     LabelledSet,
     TypeStore,
@@ -41,10 +44,10 @@ from training.recipe import OptimiserConfig, Recipe
 from training.vocabulary import Lexicon
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-_EVAL_BATCHES = BatchConfig(8192, 256)
+_EVAL_BATCH_TOKENS, _EVAL_BATCH_SENTENCES = 8192, 256  # padded tokens
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLossError(RuntimeError):
     """The loss became infinite or not a number; the last good checkpoint is kept."""
 
 
@@ -108,31 +111,39 @@ def chain_of(network: BiRnnTagger, config: TaggerConfig) -> Chain:
     )
 
 
-def predict(
-    network: BiRnnTagger,
-    config: TaggerConfig,
-    sentences: Sequence[Sentence],
-    store: TypeStore,
-    device: str = "cpu",
-) -> list[Tagged]:
-    """Answers in the sentences' order, from the network in memory. For dev scores while training."""
-    from random import Random
+@dataclass(frozen=True)
+class Emitted:
+    """A batch's emissions (B, T, K), and which sentences they belong to."""
 
+    chosen: list[int]
+    lengths: list[int]
+    emissions: NDArray[np.float32]
+
+
+def emit(
+    network: BiRnnTagger, sentences: Sequence[Sentence], store: TypeStore, device: str = "cpu"
+) -> list[Emitted]:
+    """The emissions of all sentences, from the network in memory."""
     network.eval()
-    chain = chain_of(network, config)
     rows = store.rows([s.tokens for s in sentences])
-    plan = buckets([len(r) for r in rows], _EVAL_BATCHES.max_batch_tokens, 256, Random(0))
-    answers: list[Tagged | None] = [None] * len(sentences)
+    plan = buckets([len(r) for r in rows], _EVAL_BATCH_TOKENS, _EVAL_BATCH_SENTENCES, Random(0))
+    emitted = []
     with torch.inference_mode():
         for chosen in plan:
             batch = make_batch([rows[i] for i in chosen], [[0] * len(rows[i]) for i in chosen], store)
             batch = batch.to(device)
-            emissions = network(batch.types, batch.index, batch.lengths).float().cpu().numpy()
-            lengths = [len(rows[i]) for i in chosen]
-            tagged = decode(emissions, lengths, chain, config.scheme, temperature=config.temperature)
-            for i, answer in zip(chosen, tagged, strict=True):
-                answers[i] = answer
-    return [answer for answer in answers if answer is not None]
+            out = network(batch.types, batch.index, batch.lengths).float().cpu().numpy()
+            emitted.append(Emitted(chosen, [len(rows[i]) for i in chosen], out))
+    return emitted
+
+
+def decode_all(emitted: Sequence[Emitted], chain: Chain, config: TaggerConfig) -> list[Tagged]:
+    """Answers in the sentences' order."""
+    answers: dict[int, Tagged] = {}
+    for part in emitted:
+        tagged = decode(part.emissions, part.lengths, chain, config.scheme, temperature=config.temperature)
+        answers.update(zip(part.chosen, tagged, strict=True))
+    return [answers[i] for i in range(len(answers))]
 
 
 class _Average:
@@ -177,7 +188,9 @@ class Fit:
             names=names,
             seed=recipe.seed,
         )
-        self.trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self.trained: dict[str, Tensor] = {
+            n: p for n, p in self.network.named_parameters() if p.requires_grad
+        }
         self.history: list[EpochRecord] = []
         self.best_f1 = -1.0
         self.step = 0  # over all epochs
@@ -211,9 +224,7 @@ class Fit:
     def load(self) -> tuple[int, int]:
         """Takes up the checkpoint; (epoch, step in it) to go on from. Raises ValueError."""
         tensors, state = read_checkpoint(self.folder / CHECKPOINT)
-        # As JSON has it: tuples are lists there.
-        from json import dumps
-
+        # Compared as JSON has it: tuples are lists there.
         if dumps(state["recipe"]) != dumps(self.recipe.as_json()):
             raise ValueError(
                 f"{self.folder / CHECKPOINT}: was written by a run of other settings; resume with the "
@@ -272,7 +283,7 @@ class Fit:
             norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
         if not (math.isfinite(value) and math.isfinite(norm)):
             what = f"loss is {value}" if not math.isfinite(value) else f"gradient norm is {norm}"
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"step {self.step + 1}: the {what}. The last good state is {self.folder / CHECKPOINT}; "
                 f"try a learning rate below {config.learning_rate:g}, or clipping"
             )
@@ -289,12 +300,14 @@ class Fit:
         if self.recipe.optimiser.average_decay:
             self._copy(self._average.values)
         totals = [0.0, 0.0, 0.0]
+        chain = chain_of(self.network, self.config)
         for part in self.dev:
-            answers = predict(self.network, self.config, part.sentences, store, self.device)
+            emitted = emit(self.network, part.sentences, store, self.device)
+            answers = decode_all(emitted, chain, self.config)
             scores = span_scores([s.labels for s in part.sentences], [a.labels for a in answers])
             for i, value in enumerate((scores.f1, scores.precision, scores.recall)):
                 totals[i] += value / len(self.dev)
-        if totals[0] > self.best_f1:
+        if totals[0] >= self.best_f1:  # of equals the later: it has the lower loss
             self.best_f1 = totals[0]
             write_checkpoint(self.folder / BEST, dict(self.trained), {"step": self.step})
         self._copy(kept)
@@ -306,7 +319,7 @@ class Fit:
                 parameter.copy_(values[name])
 
     def run(self, *, resume: bool = False, checkpoint_every_s: float = 60.0) -> list[EpochRecord]:
-        """Trains to the end or to early stopping. Raises NonFiniteLoss, or ValueError on resuming."""
+        """Trains to the end or to early stopping. Raises NonFiniteLossError, or ValueError on resuming."""
         self.folder.mkdir(parents=True, exist_ok=True)
         epoch, skip = self.load() if resume and (self.folder / CHECKPOINT).exists() else (0, 0)
         config = self.recipe.optimiser
@@ -347,10 +360,10 @@ class Fit:
         return self.history
 
     def _is_stuck(self) -> bool:
+        """Whether the last ``patience`` epochs brought nothing. Before the first name is found, never."""
         scores = [record.dev_f1 for record in self.history]
-        return (
-            bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.recipe.optimiser.patience
-        )
+        best = max(scores, default=0.0)
+        return best > 0 and scores[::-1].index(best) >= self.recipe.optimiser.patience
 
 
 def zero_padding_row(network: BiRnnTagger) -> None:

@@ -25,7 +25,7 @@ from training.batches import LabelledSet, TypeStore
 from training.corpus import Sentence, read_corpus, split_by_document
 from training.embeddings import Vectors, read_vectors
 from training.export import make_artefact
-from training.fit import CHECKPOINT, DevSet, Fit, new_network, predict, zero_padding_row
+from training.fit import CHECKPOINT, DevSet, Fit, chain_of, decode_all, emit, new_network, zero_padding_row
 from training.metrics import span_scores
 from training.names import read_names
 from training.recipe import Recipe
@@ -134,9 +134,11 @@ def _fit_temperature(fit: Fit, store: TypeStore) -> float:
     sentences = [s for part in fit.dev for s in part.sentences]
     gold = [set(spans_of(s.labels)) for s in sentences]
 
+    emitted = emit(fit.network, sentences, store, fit.device)
+    chain = chain_of(fit.network, fit.config)
+
     def log_loss(temperature: float) -> float:
-        config = replace(fit.config, temperature=temperature)
-        answers = predict(fit.network, config, sentences, store, fit.device)
+        answers = decode_all(emitted, chain, replace(fit.config, temperature=temperature))
         scored = [(x.score, x.span in g) for a, g in zip(answers, gold, strict=True) for x in a.spans]
         if not scored:
             return 0.0
@@ -158,7 +160,7 @@ def train(
     command: str = "",
 ) -> Trained:
     """Trains by the recipe and saves the artefact ``out``. Raises ValueError for bad input,
-    NonFiniteLoss where training broke down; neither touches ``out``."""
+    NonFiniteLossError where training broke down; neither touches ``out``."""
     if (run_folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
             f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
@@ -182,7 +184,7 @@ def train(
     history = fit.run(resume=resume)
     fit.load_best()
     config = replace(fit.config, temperature=_fit_temperature(fit, fit.batches.store))
-    best = max(history, key=lambda record: record.dev_f1)
+    best = max(history, key=lambda record: (record.dev_f1, record.epoch))
     training: dict[str, Any] = {
         "command": command,
         "recipe": recipe.as_json(),
