@@ -19,6 +19,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -36,6 +39,10 @@ from model.head import Chain, legality
 FORMAT = 1
 MANIFEST = "manifest.json"
 TABLES = ("words.cased.weight", "words.lower.weight")
+_NEEDED = (
+    "config.json", "cased.txt", "lower.txt", "chars.json", "weights.safetensors", "expected.json",
+    "MODEL_CARD.md",
+)  # fmt: skip
 Weights = dict[str, NDArray[Any]]
 
 
@@ -55,7 +62,8 @@ class Table:
         """The nearest table: a row's greatest absolute value becomes 127."""
         scales = (np.abs(values).max(1) / 127).astype(np.float32)
         safe = np.where(scales > 0, scales, 1)[:, None]
-        return cls(np.rint(values / safe).astype(np.int8), scales)
+        # Clipped, since the scale of a row of subnormal numbers is itself rounded.
+        return cls(np.clip(np.rint(values / safe), -127, 127).astype(np.int8), scales)
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) float32."""
@@ -127,9 +135,15 @@ def save(artefact: Artefact, folder: Path) -> None:
         fresh.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         if folder.exists():
             old = Path(mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            fresh.rename(folder)
-            shutil.rmtree(old)
+            try:
+                folder.rename(old / folder.name)
+                fresh.rename(folder)
+            except BaseException:
+                if not folder.exists():
+                    (old / folder.name).rename(folder)
+                old.rmdir()
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             fresh.rename(folder)
     except BaseException:
@@ -146,7 +160,7 @@ def _verified(folder: Path) -> dict[str, bytes]:
         items = sorted((str(name), str(digest)) for name, digest in manifest.items())
     except FileNotFoundError:
         raise ArtefactError(f"{folder}: holds no {MANIFEST}, so it is not a model folder") from None
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{folder / MANIFEST}: not a manifest: {error}") from None
     files = {}
     for name, digest in items:
@@ -154,6 +168,8 @@ def _verified(folder: Path) -> dict[str, bytes]:
             data = (folder / Path(name).name).read_bytes()
         except OSError as error:
             raise ArtefactError(f"{folder / name}: {error.strerror}") from None
+        except ValueError as error:  # a NUL or a lone surrogate in the name
+            raise ArtefactError(f"{folder / MANIFEST}: file name {name!a}: {error}") from None
         if (actual := hashlib.sha256(data).hexdigest()) != digest:
             raise ArtefactError(
                 f"{folder / name}: sha256 is {actual[:12]}…, the manifest says {digest[:12]}…: "
@@ -163,46 +179,66 @@ def _verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with what a file says becomes an ArtefactError that names the file."""
+    try:
+        yield
+    except ArtefactError:
+        raise
+    except KeyError as error:
+        raise ArtefactError(f"{path}: {error} is missing") from None
+    except (ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise ArtefactError(f"{path}: {error}") from None
+
+
 def load(folder: Path) -> Artefact:
     """Reads and verifies a model folder. Raises ArtefactError, naming the file, if anything is off."""
     files = _verified(folder)
-    try:
+    for name in _NEEDED:
+        if name not in files:
+            raise ArtefactError(f"{folder / MANIFEST}: {name!r} is missing")
+    with _reading(folder / "config.json"):
         config = json.loads(files["config.json"])
         if config.get("format") != FORMAT:
             raise ArtefactError(
                 f"{folder / 'config.json'}: format {config.get('format')!r}, expected {FORMAT}"
             )
         tagger = TaggerConfig.from_json(config["tagger"])
+        training = config["training"]
+    with _reading(folder / "cased.txt"):
+        cased = _lines(files["cased.txt"])
+    with _reading(folder / "lower.txt"):
+        lower = _lines(files["lower.txt"])
+    with _reading(folder / "chars.json"):
+        chars = tuple(json.loads(files["chars.json"]))
+    with _reading(folder / "expected.json"):
+        expected = json.loads(files["expected.json"])
+    with _reading(folder / "MODEL_CARD.md"):
+        card = files["MODEL_CARD.md"].decode()
+    with _reading(folder / "weights.safetensors"):
         tensors = load_tensors(files["weights.safetensors"])
-        vocabulary = Vocabulary(
-            cased=_lines(files["cased.txt"]),
-            lower=_lines(files["lower.txt"]),
-            chars=tuple(json.loads(files["chars.json"])),
-            normalisation=tagger.normalisation,
-        )
         tables = {
             name: Table(tensors.pop(f"{name}.int8"), tensors.pop(f"{name}.scale"))
             for name in TABLES
             if f"{name}.int8" in tensors
         }
-        for name, words in (("cased", vocabulary.cased), ("lower", vocabulary.lower)):
-            table = tables.get(f"words.{name}.weight")
-            width = getattr(tagger.network, f"{name}_dim")
-            if (table.rows.shape if table else (len(words), 0)) != (len(words), width):
-                raise ArtefactError(
-                    f"{folder}: {name}.txt has {len(words)} words for a width of {width}, "
-                    f"the table's shape is {table.rows.shape if table else None}"
-                )
-        expected = json.loads(files["expected.json"])
-        graphs = {name: data for name, data in files.items() if name.endswith(".onnx")}
-        card = files["MODEL_CARD.md"].decode()
-        return Artefact(tagger, vocabulary, tensors, tables, graphs, expected, config["training"], card)
-    except ArtefactError:
-        raise
-    except KeyError as error:
-        raise ArtefactError(f"{folder}: {error} is missing") from None
-    except ValueError as error:
-        raise ArtefactError(f"{folder}: {error}") from None
+        n_labels = len(tagger.scheme.labels)
+        shapes = {"start": (n_labels,), "transitions": (n_labels, n_labels), "end": (n_labels,)}
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
+                raise ValueError(f"the shape of {name!r} is {tensors[name].shape}, expected {shape}")
+    for name, words in (("cased", cased), ("lower", lower)):
+        table = tables.get(f"words.{name}.weight")
+        width = getattr(tagger.network, f"{name}_dim")
+        if (table.rows.shape if table else (len(words), 0)) != (len(words), width):
+            raise ArtefactError(
+                f"{folder}: {name}.txt has {len(words)} words for a width of {width}, "
+                f"the table's shape is {table.rows.shape if table else None}"
+            )
+    vocabulary = Vocabulary(cased, lower, chars, tagger.normalisation)
+    graphs = {name: data for name, data in files.items() if name.endswith(".onnx")}
+    return Artefact(tagger, vocabulary, tensors, tables, graphs, expected, training, card)
 
 
 def _lines(data: bytes) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
+from model.artefact import Artefact, ArtefactError
 from model.features import WordTypes
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class OnnxBackend:
         options.log_severity_level = 3
 
         def session(name: str) -> Any:
+            if name not in artefact.graphs:
+                raise ArtefactError(f"{artefact.config.name}: {name} is missing")
             return onnxruntime.InferenceSession(
                 artefact.graphs[name], options, providers=["CPUExecutionProvider"]
             )

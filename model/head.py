@@ -70,11 +70,14 @@ def _reversed_in_place(x: Floats, lengths: NDArray[np.int64]) -> Floats:
 def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> NDArray[np.int64]:
     """The most probable label ids (B, T); past a sentence's length they mean nothing. Viterbi 1967."""
     n_sentences, n_steps, _ = emissions.shape
-    best = chain.start + emissions[:, 0]  # (B, K)
+    # Here no emission, however extreme, may make up for an illegal move.
+    start = np.where(chain.start > ILLEGAL / 2, chain.start, -np.inf)
+    transitions = np.where(chain.transitions > ILLEGAL / 2, chain.transitions, -np.inf)
+    best = start + emissions[:, 0]  # (B, K)
     pointers = np.zeros(emissions.shape, dtype=np.int64)  # (B, T, K), to the label before
     finals = best + chain.end  # (B, K) at each sentence's own last token
     for t in range(1, n_steps):
-        moves = best[:, :, None] + chain.transitions  # (B, K, K)
+        moves = best[:, :, None] + transitions  # (B, K, K)
         pointers[:, t] = moves.argmax(1)
         best = moves.max(1) + emissions[:, t]
         finals = np.where((lengths == t + 1)[:, None], best + chain.end, finals)

@@ -4,7 +4,8 @@ A sentence ends after a run of . ! ? … or their CJK forms, with the quotes and
 close it, unless what follows starts in lower case; and at a blank line. A line break alone ends
 one where the line is too short to have been wrapped (headings, lists, mail headers, chat). An
 abbreviation or initial keeps its full stop inside its token (model.tokeniser), so it ends
-nothing, unless a word follows that hardly occurs capitalised inside a sentence.
+nothing, unless a word follows that hardly occurs capitalised inside a sentence. The full stop
+of a list's number ("1. Ann Lee") ends nothing either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from model.tokeniser import Tokens
 
 _ENDS = frozenset(".!?…。！？｡")
 _CLOSERS = frozenset("\"'”’»)]}」』）】") | {"''"}
+# Invisible marks, of direction mostly, that an end or a closer may carry.
+_MARKS = "".join(map(chr, (0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 _WRAPPED = 50  # characters; a line shorter than this was not broken for want of room
 # Function words that are capitalised at the start of a sentence and hardly anywhere else.
 _STARTERS = frozenset(
@@ -23,7 +26,13 @@ _KEEP_GOING = frozenset({"Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "St.", "Rev.", "H
 
 
 def _is_end(token: str) -> bool:
-    return token[-1] in _ENDS and (len(token) == 1 or all(c in _ENDS for c in token))
+    core = token.strip(_MARKS)
+    return bool(core) and all(c in _ENDS for c in core)
+
+
+def _is_closer(token: str) -> bool:
+    core = token.strip(_MARKS)
+    return core in _CLOSERS or not core
 
 
 def sentences_of(tokens: Tokens, text: str) -> list[tuple[int, int]]:
@@ -43,7 +52,9 @@ def sentences_of(tokens: Tokens, text: str) -> list[tuple[int, int]]:
             elif n_breaks and ends[i - 1] - line_start < _WRAPPED:
                 breaks = ended or not token[0].islower()
             elif ended:
-                breaks = not (token in _CLOSERS and not gap) and not token[0].islower()
+                # Another mark goes on the run: "?!", ". . ."
+                more = _is_end(token) or (not gap and _is_closer(token))
+                breaks = not more and not token[0].islower()
             elif texts[i - 1][-1] == "." and token in _STARTERS:
                 breaks = texts[i - 1] not in _KEEP_GOING
             if breaks:
@@ -52,9 +63,11 @@ def sentences_of(tokens: Tokens, text: str) -> list[tuple[int, int]]:
                 ended = False
             if n_breaks:
                 line_start = starts[i]
-        if _is_end(token):
-            ended = True
-        elif token not in _CLOSERS:
+        if token[0].isalnum():  # nearly every token
+            ended = False
+        elif _is_end(token):
+            ended = not (token == "." and i == first + 1 and texts[first].isdigit())
+        elif not _is_closer(token):
             ended = False
     if first < len(texts):
         found.append((first, len(texts)))

@@ -75,6 +75,11 @@ _PICTURE = (
     "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*+"
 )
 _APOSTROPHE = "'\u2019\u02bc"
+# What ends a URL: white space, quotes, ideographs, and the punctuation of CJK text.
+_NOT_URL = (
+    f'\\s<>"\u201c\u201d\u00ab\u00bb{_HAN}'
+    "\u3001-\u3003\u3008-\u3011\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
+)
 _CLITIC = "s|m|d|re|ve|ll"
 
 # The quantifiers that could run long are possessive or bounded, so that a megabyte without a
@@ -82,7 +87,7 @@ _CLITIC = "s|m|d|re|ve|ll"
 _TOKEN = re.compile(
     "|".join(
         (
-            rf"(?:(?:https?|ftp)://|www\.)[^\s<>\"{_HAN}]*[^\s<>\"{_HAN}.,;:!?{_APOSTROPHE})\]}}\u2026\u201d]",
+            rf"(?:(?:https?|ftp)://|www\.)[^{_NOT_URL}]*[^{_NOT_URL}.,;:!?{_APOSTROPHE})\]}}\u2026]",
             # A word: a hyphen, apostrophe, full stop, … stays inside between word characters;
             # one full stop at the end is taken along, and judged by _cuts.
             rf"{_LETTER}{_REST}"
@@ -104,7 +109,6 @@ _TOKEN = re.compile(
 )
 
 _CLITIC_END = re.compile(rf"(?i)(?<=.)(?:(?<=\w)n[{_APOSTROPHE}]t|[{_APOSTROPHE}](?:{_CLITIC}))$")
-_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*+\.?")  # J.  J.R.R.  U.S
 _SHORT_PARTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})++")  # Ph.D  a.m
 _INITIALS_THEN_NAME = re.compile(r"((?:[^\W\d_]\.)++)[^\W\d_]{2}")  # J.R.R.Tolkien
 _MISSING_SPACE = re.compile(r"(?<=[^\W\d_A-Z]{2})\.(?=[A-Z][^\W\d_A-Z])")  # sold.John

@@ -10,8 +10,11 @@ import torch
 from model.artefact import Artefact, save
 from model.config import NetworkConfig, TaggerConfig
 from model.features import PAD, UNK, Vocabulary
-from model.network import BiRnnTagger
+from model.network import BiRnnTagger, TypeTensors
 from training.export import make_artefact
+
+# Where two processes share the processors, torch's threads spend their time waiting for each other.
+torch.set_num_threads(1)
 
 WORDS = "Harry Potter and Hermione Granger invented a new spell met London . ,".split()
 
@@ -35,9 +38,20 @@ def random_artefact(seed: int = 0, name: str = "tiny", **shape: object) -> Artef
         n_chars=len(vocabulary.chars),
         n_labels=len(config.scheme.labels),
     )
+    t = vocabulary.encoder.encode(WORDS)
+    types = TypeTensors(*(torch.from_numpy(ids) for ids in (t.cased, t.lower, t.shapes, t.chars)))
+    n = torch.tensor([len(WORDS)])
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.mul_(2.5)  # far enough from 0 that all labels occur
+            parameter.mul_(2.5)  # far enough from 0 that what a token is and where it stands shows
+        if config.network.head == "crf":
+            for parameter in (network.start, network.transitions, network.end):
+                parameter.normal_(0, 0.5)
+        # Emissions that vary about 0 by about 2, so that all labels occur.
+        emissions = network(types, torch.arange(len(WORDS))[None], n)[0]  # (T, K)
+        scale = 2 / emissions.std(0)
+        network.output.weight.mul_(scale[:, None])
+        network.output.bias.sub_(emissions.mean(0)).mul_(scale)
     return make_artefact(network, config, vocabulary, training={})
 
 
