@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from model.tagger import Tagger
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     taggers = {
-        name: Tagger.load(arguments.model, device="cpu", backend=name, threads=1) for name in ("onnx", "torch")
+        name: Tagger.load(arguments.model, device="cpu", backend=name, threads=1)
+        for name in ("onnx", "torch")
     }
     lines = (ROOT / "training" / "people" / "test.jsonl").read_text("utf-8").splitlines()
     sentences = [taggers["onnx"].tokenise(json.loads(line)["text"]).texts for line in lines] * 8
@@ -47,7 +49,7 @@ def main() -> None:
             work(tagger)  # warm up: word types cached, kernels chosen
         for _ in range(arguments.rounds):
             for name, tagger in taggers.items():
-                rates[name].append(n_done.get(what, n_words) / _seconds(lambda t=tagger, w=work: w(t)))  # type: ignore[misc]
+                rates[name].append(n_done.get(what, n_words) / _seconds(partial(work, tagger)))
         ratio = statistics.median(a / b for a, b in zip(rates["onnx"], rates["torch"], strict=True))
         figures = ", ".join(f"{name} {statistics.median(r):,.0f} words/s" for name, r in rates.items())
         print(f"{what}: {figures}; onnx / torch = {ratio:.2f}")

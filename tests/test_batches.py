@@ -119,5 +119,5 @@ def test_a_sentence_never_becomes_empty() -> None:
 
 
 def test_a_probability_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match="lower is 1.5"):
+    with pytest.raises(ValueError, match=r"lower is 1\.5"):
         AugmentConfig(lower=1.5)

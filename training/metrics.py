@@ -105,13 +105,21 @@ def scores_by_slice(
     tokens: Sequence[Sequence[str]],
     slice_of: Callable[[Sequence[str], Span], str],
 ) -> dict[str, SpanScores]:
-    """``slice_of`` names the slice of a span in a sentence's tokens."""
+    """``slice_of`` names the slice of a span in a sentence's tokens. In the order of SLICES."""
     if len(tokens) != len(gold):
         raise ValueError(f"{len(tokens)} sentences of tokens for {len(gold)} of labels")
-    return _counted(gold, predicted, lambda number, span: slice_of(tokens[number], span))
+    found = _counted(gold, predicted, lambda number, span: slice_of(tokens[number], span))
+    return dict(sorted(found.items(), key=lambda item: SLICES.index(item[0]) if item[0] in SLICES else -1))
 
 
 Name = tuple[str, ...]
+# All slices that the functions below name, each slicing's in the order to show it in.
+SLICES = (
+    *("seen", "unseen"),
+    *("1", "2", "3", "4+"),
+    *("Title", "UPPER", "lower", "mixed", "no case"),
+    *("1-5", "6-10", "11-20", "21-40", "41+"),
+)
 
 
 def names_of(sentences: Iterable[tuple[Sequence[str], Labels]]) -> frozenset[Name]:

@@ -83,7 +83,8 @@ def read_recipe(path: Path) -> Recipe:
     """A recipe from a TOML file. Raises ValueError naming the file and the field."""
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
-        return with_values(Recipe(), value)
+        recipe: Recipe = with_values(Recipe(), value)
+        return recipe
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{path}: {reason}") from None

@@ -1,0 +1,121 @@
+"""Scores and notes in, a model folder with its card out: MODEL_CARD.md, and the same as data.
+
+The weights, the vocabulary and the expected answers stay byte for byte what they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from model.artefact import Artefact, load, save
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _score_rows(scores: Mapping[str, Any]) -> list[str]:
+    rows = ["| set | sentences | names | precision | recall | F1 | ECE |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for one in scores["sets"]:
+        s = one["spans"]
+        shares = " | ".join(_percent(s[name]) for name in ("precision", "recall", "f1"))
+        rows.append(
+            f"| {one['name']} | {one['n_sentences']:,} | {s['n_gold']:,} | {shares} | "
+            f"{one['calibration']['ece']:.3f} |"
+        )
+    return rows
+
+
+def _slice_rows(scores: Mapping[str, Any]) -> list[str]:
+    rows = ["| slice | | names | precision | recall | F1 |", "|---|---|--:|--:|--:|--:|"]
+    for slicing, found in scores["pooled"]["slices"].items():
+        for name, s in found.items():
+            shares = " | ".join(_percent(s[key]) for key in ("precision", "recall", "f1"))
+            rows.append(f"| {slicing} | {name} | {s['n_gold']:,} | {shares} |")
+    return rows
+
+
+def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
+    """Precision and recall at round thresholds, from the pooled curve."""
+    rows = ["| threshold | precision | recall |", "|--:|--:|--:|"]
+    for threshold in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+        at = [p for p in curve if p["threshold"] >= threshold]
+        if at:
+            point = min(at, key=lambda p: p["threshold"])
+            rows.append(f"| {threshold:g} | {_percent(point['precision'])} | {_percent(point['recall'])} |")
+    return rows
+
+
+def _card(artefact: Artefact, scores: Mapping[str, Any], notes: str) -> str:
+    config, training = artefact.config, artefact.training
+    n = config.network
+    data = [f"| {path} | {count:,} |" for path, count in training.get("sentences", {}).items()]
+    return "\n".join(
+        [
+            f"# {config.name} {config.version}",
+            "",
+            notes.strip(),
+            "",
+            "## Scores",
+            "",
+            f"Strict spans, given tokens, threshold {scores['threshold']:g}, by `python -m training "
+            "evaluate`. ECE is the expected calibration error of the spans' scores.",
+            "",
+            *_score_rows(scores),
+            "",
+            "All sets pooled, by slice:",
+            "",
+            *_slice_rows(scores),
+            "",
+            "All sets pooled, spans below the threshold left out:",
+            "",
+            *_threshold_rows(scores["pooled"]["curve"]),
+            "",
+            "## Network",
+            "",
+            f"{n.n_layers} layer(s) of {n.cell.upper()}, {n.n_directions} direction(s) of {n.hidden_dim} "
+            f"units, {n.head.upper()} head; word vectors {n.cased_dim} d as written and {n.lower_dim} d "
+            f"lower-cased, {n.char_filters} character filters, projected to {n.feature_dim}. Labels: "
+            f"{', '.join(config.scheme.labels)}. Tokeniser {config.tokeniser}, normalisation "
+            f"{config.normalisation}, temperature {config.temperature:g}.",
+            "",
+            "## Training",
+            "",
+            "```sh",
+            str(training.get("command", "")),
+            "```",
+            "",
+            f"Best of {len(training.get('history', []))} epochs on dev: {training.get('best_epoch')}. "
+            "Everything else, file hashes included, is in `config.json`.",
+            "",
+            "| training file | sentences |",
+            "|---|--:|",
+            *data,
+            "",
+        ]
+    )
+
+
+def write_card(model: Path, *, scores: Path, notes: Path) -> Path:
+    """Adds the figures that ``evaluate --json`` wrote to the model folder; returns its card's path."""
+    artefact = load(model)
+    try:
+        figures = json.loads(scores.read_text("utf-8"))
+        kept = {
+            "threshold": figures["threshold"],
+            "mean_f1": figures["mean_f1"],
+            "sets": [
+                {key: one[key] for key in ("name", "n_sentences", "n_tokens", "spans", "slices")}
+                | {"ece": one["calibration"]["ece"]}
+                for one in figures["sets"]
+            ],
+        }
+        card = _card(artefact, figures, notes.read_text("utf-8"))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{scores}: not what evaluate --json writes: {error!r}") from None
+    save(replace(artefact, training={**artefact.training, "scores": kept}, card=card), model)
+    return model / "MODEL_CARD.md"
