@@ -1,0 +1,72 @@
+"""Counts the requests being answered and the bytes they hold; refuses more than is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.problems import Problem
+
+
+def overloaded(what: str, limit: str, maximum: int, actual: int) -> Problem:
+    """429, saying what there is too much of."""
+    detail = f"{actual:,} {what} are being answered, and {limit} allows {maximum:,}"
+    return Problem("overloaded", detail, limit=limit, maximum=maximum, actual=actual)
+
+
+class Hold:
+    """What one request holds while it is being answered."""
+
+    __slots__ = ("_admission", "n_bytes")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.n_bytes = 0
+
+    def add_bytes(self, n: int) -> None:
+        """Raises Problem (overloaded) where all requests together would then hold too many.
+
+        A request that is alone is let in whatever its size: max_body_bytes bounds that.
+        """
+        admission = self._admission
+        if admission.n_requests > 1 and admission.n_bytes + n > admission.max_bytes:
+            raise overloaded("body bytes", "max_queue_bytes", admission.max_bytes, admission.n_bytes)
+        self.n_bytes += n
+        admission.n_bytes += n
+
+
+class Admission:
+    """Belongs to one event loop."""
+
+    def __init__(self, max_requests: int, max_bytes: int) -> None:
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
+        self.n_requests = 0
+        self.n_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """Counts a request until it is answered. Raises Problem (overloaded) where there are enough."""
+        if self.n_requests >= self.max_requests:
+            raise overloaded("requests", "max_queue_requests", self.max_requests, self.n_requests)
+        self.n_requests += 1
+        self._idle.clear()
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            self.n_requests -= 1
+            self.n_bytes -= hold.n_bytes
+            if not self.n_requests:
+                self._idle.set()
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Waits until no request is being answered; False where that takes longer."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True

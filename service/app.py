@@ -1,0 +1,63 @@
+"""Settings in, the ASGI application out: the place where the parts of the service meet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import catalogue, docs, health, openapi, tag
+from service.edge import Edge
+from service.problems import Problem
+from service.settings import Settings
+from service.state import Service
+
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="Nametag",
+        version=VERSION,
+        summary="Finds people's names in text.",
+        # Our own page: FastAPI's loads its scripts from somewhere else.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    for each in (tag, catalogue, health):
+        app.include_router(each.router(service))
+    app.include_router(docs.router(app))
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_middleware(Edge, straight={tag.PATH: tag.endpoint(service)})
+    openapi.complete(app)
+    return app
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What the router itself refuses, as a problem."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        detail = f"allowed: {headers.get('Allow', '')}"
+        raise Problem("method-not-allowed", detail, headers=headers)
+    if error.status_code == 404:
+        raise Problem("unknown-path", "see /docs for the paths there are")
+    raise error

@@ -1,0 +1,419 @@
+"""Gathers the items of concurrent requests into batches for one inference thread.
+
+    submit() ─► inbox ─► Backlog.take() ─► the thread: tag_batch(items) ─► each request's future
+
+There is no timer: a lone request goes at once, and while one batch computes, what arrives forms
+the next. Admission is bounded in requests and in tokens; both count until they are answered.
+Modelled on the queue of text-embeddings-inference (core/src/queue.rs), with two things it has
+not: requests of many items are served in turns, and a failing batch is bisected, so that only
+the guilty item's request fails.
+
+Knows nothing of HTTP, text or a network: ``tag_batch`` is any function from a list to a list as
+long, and ``length`` says how many tokens an item has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class OverloadedError(Exception):
+    """The queue has no room; the caller should come again later. Nothing was computed."""
+
+    def __init__(self, what: str, waiting: int, most: int) -> None:
+        super().__init__(f"{waiting} {what} are waiting, at most {most} are let in")
+        self.what = what  # "requests" or "tokens"
+        self.waiting = waiting
+        self.most = most
+
+
+class DeadlineError(Exception):
+    """The request's deadline came before its answer."""
+
+
+class ClosedError(Exception):
+    """The batcher takes no more work, or gave this request up while closing."""
+
+
+@dataclass(eq=False, slots=True)
+class Job(Generic[Item, Result]):
+    """One request: its items, and what has become of them."""
+
+    items: Sequence[Item]
+    lengths: list[int]
+    future: asyncio.Future[list[Result]]
+    deadline: float = math.inf  # of the batcher's clock
+    waiting: list[int] = field(init=False)  # indices of items not yet in a batch, longest first
+    results: list[Result | None] = field(init=False)
+    n_unanswered: int = field(init=False)
+    n_held_tokens: int = field(init=False)  # that admission counts for it
+    timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.items)
+        # Longest first: neighbours then have similar lengths, so batches have little padding.
+        self.waiting = [0] if n == 1 else sorted(range(n), key=lambda i: -self.lengths[i])
+        self.results = [None] * n
+        self.n_unanswered = n
+        self.n_held_tokens = sum(self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Generic[Item, Result]):
+    """One item of a batch: which request's, and which of its items."""
+
+    job: Job[Item, Result]
+    index: int
+
+    @property
+    def length(self) -> int:
+        return self.job.lengths[self.index]
+
+    @property
+    def item(self) -> Item:
+        return self.job.items[self.index]
+
+
+def _similar(shorter: int, longer: int) -> bool:
+    """Whether padding one to the other's length is cheaper than another batch.
+
+    Up to about 32 tokens a batch's fixed costs outweigh the padding; beyond, half may be padding.
+    """
+    return longer <= 2 * shorter + 32
+
+
+class Backlog(Generic[Item, Result]):
+    """The requests that wait, and who is next. No threads, no clock: a plain data structure.
+
+    Requests take turns. The one whose turn it is puts its longest item into the batch, so every
+    request advances by at least one item each time round; the rest of the batch is filled with
+    items of similar length, in the order of the turns.
+    """
+
+    def __init__(self) -> None:
+        self._turns: deque[Job[Item, Result]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def add(self, job: Job[Item, Result]) -> None:
+        self._turns.append(job)
+
+    def take(
+        self, max_batch_tokens: int, now: float
+    ) -> tuple[list[Place[Item, Result]], list[Job[Item, Result]]]:
+        """The next batch, and the jobs whose deadline has passed. Both leave the backlog.
+
+        longest * number of items <= max_batch_tokens, unless a single item is longer.
+        Empty where nobody waits. Jobs whose callers have left are dropped.
+        """
+        late: list[Job[Item, Result]] = []
+        seen: list[Job[Item, Result]] = []
+        offered: list[Place[Item, Result]] = []
+        # More is looked at than fits, so that there is a choice of lengths.
+        room = 2 * max_batch_tokens
+        while self._turns and room > 0:
+            job = self._turns.popleft()
+            if job.future.done():
+                continue
+            if job.deadline <= now:
+                late.append(job)
+                continue
+            seen.append(job)
+            offered.append(Place(job, job.waiting[0]))
+            room -= job.lengths[job.waiting[0]]
+        depth = 1  # how many items each of ``seen`` has offered, at most
+        while room > 0 and (more := [job for job in seen if len(job.waiting) > depth]):
+            for job in more:
+                offered.append(Place(job, job.waiting[depth]))
+                room -= job.lengths[job.waiting[depth]]
+            depth += 1
+        batch = self._chosen(offered, max_batch_tokens)
+        self._remove(batch, seen)
+        return batch, late
+
+    @staticmethod
+    def _chosen(offered: list[Place[Item, Result]], max_batch_tokens: int) -> list[Place[Item, Result]]:
+        """The first of those offered, and of the others as many of similar length as fit."""
+        if len(offered) < 2:
+            return offered
+        lengths = [place.length for place in offered]
+        longest = max(lengths)
+        if longest * len(offered) <= max_batch_tokens and _similar(min(lengths), longest):
+            return offered
+        seed = offered[0]
+        ordered = sorted(offered, key=lambda place: -place.length)  # stable: a job's own order stays
+        low = ordered.index(seed)
+        high = low + 1
+        while (
+            high < len(ordered)
+            and seed.length * (high - low + 1) <= max_batch_tokens
+            and _similar(ordered[high].length, seed.length)
+        ):
+            high += 1
+        while (
+            low > 0
+            and ordered[low - 1].length * (high - low + 1) <= max_batch_tokens
+            and _similar(ordered[high - 1].length, ordered[low - 1].length)
+        ):
+            low -= 1
+        return ordered[low:high]
+
+    def _remove(self, batch: list[Place[Item, Result]], seen: list[Job[Item, Result]]) -> None:
+        """Takes the batch out of its jobs; those served go to the end, the others keep their turn."""
+        taken: dict[Job[Item, Result], list[int]] = {}
+        for place in batch:
+            taken.setdefault(place.job, []).append(place.index)
+        unserved = []
+        for job in seen:
+            indices = taken.get(job)
+            if indices is None:
+                unserved.append(job)
+            elif len(indices) == len(job.waiting):
+                job.waiting = []
+            else:
+                # The batch is a window of lengths, and ``waiting`` is in order of length, so what
+                # was taken stands together there.
+                first = job.waiting.index(indices[0])
+                del job.waiting[first : first + len(indices)]
+                self._turns.append(job)
+        self._turns.extendleft(reversed(unserved))
+
+
+class Batcher(Generic[Item, Result]):
+    """One inference thread and what waits for it. Its methods belong to one event loop.
+
+    ``is_out_of_memory`` recognises the device's own error: the batch budget is then halved for
+    good, ``free_memory`` called, and the batch tried again in halves.
+    """
+
+    def __init__(
+        self,
+        tag_batch: Callable[[list[Item]], Sequence[Result]],
+        *,
+        length: Callable[[Item], int],
+        max_batch_tokens: int,
+        max_queue_requests: int,
+        max_queue_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        is_out_of_memory: Callable[[Exception], bool] = lambda _: False,
+        free_memory: Callable[[], None] = lambda: None,
+        name: str = "tagger",
+    ) -> None:
+        self._tag_batch = tag_batch
+        self._length = length
+        self.max_batch_tokens = max_batch_tokens
+        self._max_queue_requests = max_queue_requests
+        self._max_queue_tokens = max_queue_tokens
+        self._clock = clock
+        self._is_out_of_memory = is_out_of_memory
+        self._free_memory = free_memory
+        self._name = name
+        # The loop's side
+        self._open: set[Job[Item, Result]] = set()  # accepted and not answered
+        self._n_tokens = 0
+        self._closing = False
+        # The thread's side. SimpleQueue is the only thing that both sides change.
+        self._inbox: SimpleQueue[Job[Item, Result] | None] = SimpleQueue()
+        self._busy_since: float | None = None
+        self._died = False
+
+    def start(self) -> None:
+        """Starts the thread; called on the event loop that will submit."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        # A daemon: a wedged device must not keep the process from exiting.
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._thread.start()
+
+    async def __aenter__(self) -> Batcher[Item, Result]:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @property
+    def n_waiting_requests(self) -> int:
+        return len(self._open)
+
+    @property
+    def n_waiting_tokens(self) -> int:
+        return self._n_tokens
+
+    def busy_for_s(self) -> float:
+        """How long the current batch has been computing; infinite if the thread has died."""
+        since = self._busy_since
+        if self._died:
+            return math.inf
+        return 0.0 if since is None else self._clock() - since
+
+    def check_room(self, n_tokens: int = 0) -> None:
+        """Raises OverloadedError where a request of so many tokens would not be let in, or ClosedError.
+
+        An idle batcher lets any request in: how large one may be is not this queue's business.
+        """
+        if self._closing or self._died:
+            raise ClosedError("no more work is taken")
+        if not self._open:
+            return
+        if len(self._open) >= self._max_queue_requests:
+            raise OverloadedError("requests", len(self._open), self._max_queue_requests)
+        if self._n_tokens + n_tokens > self._max_queue_tokens:
+            raise OverloadedError("tokens", self._n_tokens, self._max_queue_tokens)
+
+    def submit(self, items: Sequence[Item], deadline: float = math.inf) -> asyncio.Future[list[Result]]:
+        """A future of the results, one for each item in order. Raises as ``check_room`` does, at once.
+
+        The future fails with DeadlineError, ClosedError, or what ``tag_batch`` raised for one of the
+        items alone. Cancel it to withdraw what has not been computed yet. ``deadline`` is a time
+        of the batcher's clock.
+        """
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        job = Job(items, [self._length(item) for item in items], future, deadline)
+        self.check_room(job.n_held_tokens)
+        if not items:
+            future.set_result([])
+            return future
+        self._open.add(job)
+        self._n_tokens += job.n_held_tokens
+        if deadline < math.inf:
+            job.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, job)
+        future.add_done_callback(lambda _: self._release(job))
+        self._inbox.put(job)
+        return future
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Takes no more work, finishes what was accepted, and stops the thread.
+
+        What is not finished after ``timeout_s`` fails with ClosedError.
+        """
+        if not self._closing:
+            self._closing = True
+            self._inbox.put(None)
+        try:
+            await asyncio.wait_for(self._stopped.wait(), timeout_s)
+        except TimeoutError:
+            self.abandon()
+        else:
+            # The thread has nothing left to do, so this does not wait for the event loop.
+            self._thread.join()
+
+    def abandon(self) -> None:
+        """Fails what is not answered yet with ClosedError, and takes no more work."""
+        if not self._closing:
+            self._closing = True
+            self._inbox.put(None)
+        for job in list(self._open):
+            self._fail(job, ClosedError("gave up waiting for the batch to end"))
+
+    # On the event loop
+
+    def _release(self, job: Job[Item, Result]) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+        self._open.discard(job)
+        self._n_tokens -= job.n_held_tokens
+        job.n_held_tokens = 0
+
+    def _expire(self, job: Job[Item, Result]) -> None:
+        self._fail(job, DeadlineError("the deadline passed before the answer"))
+
+    @staticmethod
+    def _fail(job: Job[Item, Result], error: Exception) -> None:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    def _deliver(self, places: list[Place[Item, Result]], results: Sequence[Result]) -> None:
+        for place, result in zip(places, results, strict=True):
+            job = place.job
+            if job.future.done():
+                continue
+            job.results[place.index] = result
+            job.n_unanswered -= 1
+            if job.n_unanswered == 0:
+                job.future.set_result(job.results)  # type: ignore[arg-type]  # no None is left
+            else:
+                # A large request makes room as it advances.
+                job.n_held_tokens -= place.length
+                self._n_tokens -= place.length
+
+    def _stop(self) -> None:
+        for job in list(self._open):  # none, unless the thread died
+            self._fail(job, ClosedError("the inference thread has died"))
+        self._stopped.set()
+
+    # On the thread
+
+    def _post(self, callback: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _work(self) -> None:
+        backlog: Backlog[Item, Result] = Backlog()
+        stopping = False
+        try:
+            while True:
+                try:
+                    while True:
+                        job = self._inbox.get(block=not backlog and not stopping)
+                        if job is None:
+                            stopping = True
+                        else:
+                            backlog.add(job)
+                except Empty:
+                    pass
+                batch, late = backlog.take(self.max_batch_tokens, self._clock())
+                for each in late:
+                    self._post(self._expire, each)
+                if batch:
+                    self._busy_since = self._clock()
+                    self._answer(batch)
+                    self._busy_since = None
+                elif stopping and not backlog:
+                    return
+        except BaseException:
+            # Said by busy_for_s(); printing it here could print what was submitted.
+            self._died = True
+        finally:
+            self._post(self._stop)
+
+    def _answer(self, batch: list[Place[Item, Result]]) -> None:
+        """Computes a batch and delivers its results; where it fails, its halves by themselves."""
+        parts = [batch]
+        freed_for_one = False  # memory was freed for a single item already
+        while parts:
+            part = [place for place in parts.pop() if not place.job.future.done()]
+            if not part:
+                continue
+            try:
+                results = self._tag_batch([place.item for place in part])
+                if len(results) != len(part):
+                    raise RuntimeError(f"{len(part)} items in, {len(results)} results out")
+            except Exception as error:  # a bad batch fails its own callers, never the thread
+                out_of_memory = self._is_out_of_memory(error)
+                if out_of_memory:
+                    self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
+                    self._free_memory()
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                elif out_of_memory and not freed_for_one:
+                    freed_for_one = True
+                    parts.append(part)
+                else:
+                    self._post(self._fail, part[0].job, error)
+            else:
+                self._post(self._deliver, part, results)

@@ -1,0 +1,225 @@
+"""GET /docs, the reference for people, made from /openapi.json; GET / leads there.
+
+One page, with its style and script inside: nothing is fetched from anywhere else, and the content
+security policy says so. Every example can be copied as a curl command, or run in place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from service.problems import KINDS
+
+Object = dict[str, Any]
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h2 { margin-top: 3rem; border-top: 1px solid #8886; padding-top: 1rem; }
+code, pre { font: 14px/1.5 ui-monospace, monospace; }
+pre { background: #8882; padding: .75rem; overflow: auto; border-radius: 6px; max-height: 30rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; }
+th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; }
+.method { font-weight: 700; } button { font: inherit; }
+"""
+
+_SCRIPT = """
+for (const button of document.querySelectorAll("button[data-path]")) {
+  button.addEventListener("click", async () => {
+    const result = button.nextElementSibling;
+    const init = {method: button.dataset.method};
+    if (button.dataset.body) {
+      init.body = button.dataset.body;
+      init.headers = {"content-type": "application/json"};
+    }
+    try {
+      const answer = await fetch(button.dataset.path, init);
+      const json = await answer.json();
+      result.textContent = answer.status + "\\n" + JSON.stringify(json, null, 1);
+    } catch (error) {
+      result.textContent = String(error);
+    }
+    result.hidden = false;
+  });
+}
+"""
+
+
+def _hash(content: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() + "'"
+
+
+HEADERS = {
+    "content-security-policy": f"default-src 'none'; style-src {_hash(_STYLE)}; "
+    f"script-src {_hash(_SCRIPT)}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+
+
+def page(document: Object, base_url: str) -> str:
+    """The reference as HTML. ``base_url``: where the curl commands go."""
+    info = document["info"]
+    operations = [
+        (path, method, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+    contents = "".join(
+        f'<li><a href="#{escape(o["operationId"])}"><code>{method.upper()} {escape(path)}</code></a> '
+        f"{escape(o['summary'])}</li>"
+        for path, method, o in operations
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}: API</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['summary'])} "
+        'The same as data: <a href="/openapi.json">/openapi.json</a>.</p>'
+        "<p>JSON in and out. Every offset is half open. A sentence's answer does not depend on what "
+        f"else is in the request, or in the queue.</p><ul>{contents}</ul>"
+        + "".join(_operation(path, method, o, base_url) for path, method, o in operations)
+        + _schemas(document["components"]["schemas"])
+        + _problems()
+        + f"<script>{_SCRIPT}</script></html>"
+    )
+
+
+def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
+    out = [
+        f'<h2 id="{escape(operation["operationId"])}"><code><span class="method">{method.upper()}</span> '
+        f"{escape(path)}</code></h2>",
+        *(f"<p>{_prose(p)}</p>" for p in operation.get("description", "").split("\n\n")),
+    ]
+    if parameters := operation.get("parameters"):
+        rows = [
+            [f"<code>{escape(p['name'])}</code>", escape(p["in"]), _prose(p.get("description", ""))]
+            for p in parameters
+        ]
+        out.append("<h3>Parameters</h3>" + _table(["name", "in", "meaning"], rows))
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if body:
+        out.append(f"<h3>Body</h3><p>{_type(body['schema'])}</p>")
+    url = base_url + path.replace("{name}", "en-person")
+    if method == "get":
+        out.append(_example("Example", method, path, url, None))
+    for example in body.get("examples", {}).values():
+        content = json.dumps(example["value"], ensure_ascii=False)
+        out.append(_example(example["summary"], method, path, url, content))
+    out.append("<h3>Answers</h3>")
+    rows = []
+    for status, answer in operation["responses"].items():
+        media: Object = next(iter(answer.get("content", {}).values()), {})
+        schema = _type(media["schema"]) if media.get("schema") else ""
+        rows.append([f"<code>{status}</code>", escape(answer["description"]), schema])
+    out.append(_table(["status", "when", "body"], rows))
+    example = operation["responses"]["200"].get("content", {}).get("application/json", {}).get("example")
+    if example is not None:
+        out.append(f"<pre>{escape(json.dumps(example, indent=1, ensure_ascii=False))}</pre>")
+    return "".join(out)
+
+
+def _example(title: str, method: str, path: str, url: str, content: str | None) -> str:
+    command = f"curl {url}"
+    if content is not None:
+        quoted = content.replace("'", "'\\''")
+        command += f" -H 'content-type: application/json' -d '{quoted}'"
+    body = "" if content is None else f' data-body="{escape(content)}"'
+    run = (
+        ""
+        if "{" in path
+        else f'<button data-method="{method.upper()}" data-path="{escape(path)}"{body}>Run</button>'
+        "<pre hidden></pre>"
+    )
+    return f'<h3>{escape(title)}</h3><pre class="curl">{escape(command)}</pre>{run}'
+
+
+def _schemas(schemas: Object) -> str:
+    out = ["<h2>Schemas</h2>"]
+    for name, schema in schemas.items():
+        required = schema.get("required", [])
+        rows = [
+            [
+                f"<code>{escape(field)}</code>" + ("" if field in required else " (optional)"),
+                _type(value),
+                _prose(value.get("description", "")),
+            ]
+            for field, value in schema.get("properties", {}).items()
+        ]
+        out.append(
+            f'<h3 id="schema-{escape(name)}">{escape(name)}</h3>'
+            f"<p>{_prose(schema.get('description', ''))}</p>" + _table(["field", "kind", "meaning"], rows)
+        )
+    return "".join(out)
+
+
+def _problems() -> str:
+    rows = [
+        [f'<code id="problem-{code}">{code}</code>', str(kind.status), escape(kind.title)]
+        for code, kind in KINDS.items()
+    ]
+    return (
+        "<h2>Problems</h2><p>Every answer that is not a 200 is <code>application/problem+json</code> "
+        "(RFC 9457) with one of these in <code>code</code>. Submitted text is never in it. Those with "
+        "<code>Retry-After</code> may succeed later.</p>" + _table(["code", "status", "when"], rows)
+    )
+
+
+def _type(schema: Object) -> str:
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#schema-{name}">{name}</a>'
+    for key in ("oneOf", "anyOf"):
+        if key in schema:
+            return " or ".join(_type(each) for each in schema[key])
+    if "enum" in schema:
+        return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
+    if "const" in schema:
+        return f"<code>{escape(json.dumps(schema['const']))}</code>"
+    if schema.get("type") == "array":
+        return f"array of ({_type(schema['items'])})" if schema.get("items") else "array"
+    return escape(str(schema.get("type", "anything")))
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    heads = "".join(f"<th>{each}</th>" for each in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{heads}</tr>{body}</table>"
+
+
+def router(app: FastAPI) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/docs")
+    async def docs(request: Request) -> Response:
+        host = request.headers.get("host", "")
+        host = host if _PLAIN_HOST.fullmatch(host) else "127.0.0.1:8000"
+        scheme = "https" if request.url.scheme == "https" else "http"
+        return HTMLResponse(page(app.openapi(), f"{scheme}://{host}"), headers=HEADERS)
+
+    @router.get("/")
+    async def home() -> Response:
+        content = (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Nametag</title>'
+            f"<style>{_STYLE}</style><h1>Nametag</h1><p>Finds people's names in text. "
+            'See <a href="/docs">the reference of its API</a>.</p></html>'
+        )
+        return HTMLResponse(content, headers=HEADERS)
+
+    return router

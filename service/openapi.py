@@ -1,0 +1,101 @@
+"""What /openapi.json says that FastAPI cannot know: what is read and written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from service.problems import KINDS, MEDIA_TYPE
+from service.schemas import SCHEMAS
+
+_REF = "#/components/schemas/{model}"
+Object = dict[str, Any]
+
+TIMEOUT_HEADER: Object = {
+    "name": "X-Request-Timeout",
+    "in": "header",
+    "required": False,
+    "description": "Seconds in which the answer must be there, else 504. Capped by the service.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+REQUEST_ID_HEADER: Object = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "Comes back with the answer. One is made up where none is given.",
+    "schema": {"type": "string"},
+}
+
+
+def _ref(name: str) -> Object:
+    return {"$ref": _REF.format(model=name)}
+
+
+def json_body(names: list[str], examples: dict[str, Object]) -> Object:
+    """``openapi_extra`` of an operation that takes one of these schemas as JSON."""
+    schema = _ref(names[0]) if len(names) == 1 else {"oneOf": [_ref(name) for name in names]}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "examples": examples}},
+        },
+        "parameters": [TIMEOUT_HEADER, REQUEST_ID_HEADER],
+    }
+
+
+def answers(schema: str, example: object, *codes: str) -> dict[int | str, Object]:
+    """``responses`` of an operation: 200 with the schema, and the problems it may have."""
+    found: dict[int | str, Object] = {
+        200: {
+            "description": "The answer",
+            "content": {"application/json": {"schema": _ref(schema), "example": example}},
+        }
+    }
+    for code in (*codes, "internal-error"):
+        kind = KINDS[code]
+        entry = found.setdefault(
+            kind.status,
+            {"description": "", "content": {MEDIA_TYPE: {"schema": _ref("ProblemJson"), "examples": {}}}},
+        )
+        entry["description"] = ", or: ".join(filter(None, (entry["description"], kind.title)))
+        entry["content"][MEDIA_TYPE]["examples"][code] = {
+            "value": {
+                "type": f"/docs#problem-{code}",
+                "title": kind.title,
+                "status": kind.status,
+                "detail": kind.title,
+                "code": code,
+            }
+        }
+        if kind.retry:
+            entry["headers"] = {
+                "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
+            }
+    return found
+
+
+def complete(app: FastAPI) -> None:
+    """Makes ``app.openapi()`` add our schemas, and leave out answers that are never given."""
+    draw = app.openapi
+
+    def openapi() -> Object:
+        if app.openapi_schema is None:
+            document = draw()
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in SCHEMAS], ref_template=_REF
+            )
+            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            for path in document["paths"].values():
+                for operation in path.values():
+                    # FastAPI's own 422, of parameters: ours are strings, and every string is one.
+                    wrong = operation["responses"].get("422", {}).get("content", {})
+                    if "HTTPValidationError" in str(wrong):
+                        del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation says to

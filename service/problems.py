@@ -1,0 +1,102 @@
+"""What can go wrong, and how it is said: RFC 9457 problem+json with a machine-readable code.
+
+    Problem (an exception that knows its answer)
+     ├─ raised by every step, told apart by ``code``
+     └─ ClientGone is not one: nobody is left to answer
+
+``KINDS`` is the list of all codes; /docs shows it. A problem never holds submitted text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class ClientGone(Exception):  # noqa: N818 - not an error of ours
+    """The client hung up: there is nobody to answer."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of problem: what its ``code`` says in a status and in words."""
+
+    status: int
+    title: str
+    retry: bool = False  # the same request may succeed later
+
+
+KINDS: dict[str, Kind] = {
+    "not-json": Kind(400, "The body is not JSON"),
+    "not-utf-8": Kind(400, "The body is not UTF-8"),
+    "invalid-timeout": Kind(400, "X-Request-Timeout is not a number of seconds"),
+    "unknown-model": Kind(404, "No such model is loaded"),
+    "unknown-path": Kind(404, "There is nothing at this path"),
+    "method-not-allowed": Kind(405, "This path has no such method"),
+    "body-too-slow": Kind(408, "The body did not arrive in time"),
+    "too-large": Kind(413, "Something is over its limit"),
+    "unsupported-content-type": Kind(415, "The content type is not application/json"),
+    "unsupported-content-encoding": Kind(415, "The body has a content encoding"),
+    "invalid-request": Kind(422, "The JSON is not of the schema"),
+    "lone-surrogate": Kind(422, "A string holds half a surrogate pair"),
+    "overloaded": Kind(429, "The queue is full", retry=True),
+    "internal-error": Kind(500, "The service made a mistake"),
+    "not-ready": Kind(503, "The service is not ready", retry=True),
+    "self-test-failed": Kind(503, "The model does not reproduce its expected answers", retry=True),
+    "draining": Kind(503, "The service is shutting down", retry=True),
+    "wedged": Kind(503, "The inference worker does not answer", retry=True),
+    "deadline-passed": Kind(504, "The deadline passed before the answer"),
+}
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's word
+    """An answer that is not the one asked for. ``fields`` are further members of the JSON."""
+
+    def __init__(
+        self, code: str, detail: str, *, headers: dict[str, str] | None = None, **fields: Any
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        self.kind = KINDS[code]
+        self.detail = detail
+        self.fields = fields
+        self.headers = headers or {}
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "type": f"/docs#problem-{self.code}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.fields,
+        }
+
+    def response(self) -> Response:
+        headers = dict(self.headers)
+        if self.kind.retry:
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        return Response(
+            orjson.dumps(self.as_json()), self.kind.status, headers=headers, media_type=MEDIA_TYPE
+        )
+
+
+def too_large(limit: str, maximum: int, actual: int, what: str, **fields: Any) -> Problem:
+    """413: ``what`` ("the body, in bytes") has ``actual`` where ``limit`` allows ``maximum``."""
+    detail = f"{what}: {actual:,}, and {limit} allows {maximum:,}"
+    return Problem("too-large", detail, limit=limit, maximum=maximum, actual=actual, **fields)
+
+
+def invalid(pointer: str, kind: str, expected: str) -> Problem:
+    """422: where (a JSON pointer, RFC 6901), what kind of value is there, what was expected."""
+    return Problem(
+        "invalid-request",
+        f"{pointer or 'the body'} is {kind}: {expected} is expected",
+        errors=[{"pointer": "#" + pointer, "kind": kind, "expected": expected}],
+    )

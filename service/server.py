@@ -1,0 +1,190 @@
+"""uvicorn, with what it lacks: deadlines for a request's head, problems for bad HTTP, and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+from typing import Any
+
+import orjson
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.log import LOGGER
+from service.problems import MEDIA_TYPE
+from service.settings import Settings
+from service.state import Service
+
+log = logging.getLogger(LOGGER)
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+def _is_windows() -> bool:
+    return os.name == "nt"
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """Closes connections whose request's head, or refused body, takes too long or is too long.
+
+    uvicorn waits for ever for both (encode/uvicorn#157): a few slow clients would hold every
+    connection there is.
+    """
+
+    receive_timeout_s = 30.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_reading_head = True
+        self._is_reading_body = False
+        self._n_head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_reading_head:
+            self._n_head_bytes += len(data)
+            if self._n_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(431, f"the request's head has more than {MAX_HEAD_BYTES} bytes")
+            elif self._deadline is None:
+                self._watch()
+        elif self._deadline is not None and not self._is_reading_body:
+            self._unwatch()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_reading_head = True
+        self._n_head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._is_reading_head = False
+        self._is_reading_body = True
+        self._unwatch()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_reading_body = False
+        self._unwatch()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_reading_body:
+            # Answered before its body was here (413): the rest is read and dropped, so that the
+            # client sees the answer instead of a reset connection; but not for ever.
+            self._watch()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        self._refuse(400, "not HTTP that this server understands")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        content = orjson.dumps(
+            {"type": "about:blank", "title": "Bad request", "status": status, "detail": detail,
+             "code": "bad-http"}
+        )  # fmt: skip
+        self.transport.write(
+            STATUS_LINE[status]
+            + f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n".encode()
+            + b"connection: close\r\n\r\n"
+            + content
+        )
+        self.transport.close()
+
+    def _watch(self) -> None:
+        self._unwatch()
+        self._deadline = self.loop.call_later(self.receive_timeout_s, self._give_up)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Drains before it stops listening, so that /readyz can say so while accepted work finishes."""
+
+    def __init__(self, app: Any, service: Service, parent_pid: int | None = None) -> None:
+        settings = service.settings
+
+        class Protocol(ImpatientProtocol):
+            receive_timeout_s = settings.receive_timeout_s
+
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                loop="asyncio" if _is_windows() else "uvloop",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=max(1, math.ceil(settings.keep_alive_s)),
+                backlog=2048,
+            )
+        )
+        self._service = service
+        self._parent_pid = parent_pid
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for sock in sockets or ():
+            host, port = sock.getsockname()[:2]
+            log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:
+            return True  # the parent died without a word: nobody would ever stop us
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        settings = self._service.settings
+        ends = loop.time() + settings.grace_s
+        self._service.is_draining = True
+        if not self.force_exit:
+            await asyncio.sleep(min(settings.drain_delay_s, settings.grace_s))
+        await self._service.drain(max(0.0, ends - loop.time()))
+        # All is answered; what is left is writing the answers, for which a slow reader has this long.
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - loop.time()))
+        await super().shutdown(sockets)
+
+    def run_until_told(self, sock: socket.socket) -> None:
+        """Serves until SIGTERM or SIGINT, and returns when everything accepted has been answered."""
+        # uvicorn raises the signals again that it has seen, to whoever handled them before: us.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self.run([sock])
+
+
+def bound_socket(settings: Settings) -> socket.socket:
+    """A socket bound to the settings' address, not yet listening. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(True)
+    return sock

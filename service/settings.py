@@ -1,0 +1,186 @@
+"""Environment variables in, one frozen Settings out. The only place that knows their names.
+
+Every setting is a field below; its variable is NAMETAG_ and the field's name in capitals. What
+``python -m service --help`` prints, and what an error says was expected, comes from here too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from model.backend import BACKENDS, DEVICES
+
+PREFIX = "NAMETAG_"
+ROOT = Path(__file__).resolve().parent.parent
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MIB = 1 << 20
+
+
+class SettingsError(ValueError):
+    """A variable whose value cannot be used. The message names it, the value and what was expected."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a value is read from text, and what is said when it cannot be."""
+
+    read: Callable[[str], Any]  # raises ValueError
+    expected: str
+
+
+def _whole(least: int, most: int | None = None) -> _Kind:
+    def read(raw: str) -> int:
+        value = int(raw)
+        if value < least or (most is not None and value > most):
+            raise ValueError
+        return value
+
+    return _Kind(read, f"a whole number, at least {least}" + (f" and at most {most}" if most else ""))
+
+
+def _seconds(above: float) -> _Kind:
+    def read(raw: str) -> float:
+        value = float(raw)
+        if not (above < value < math.inf or (above == value == 0)):
+            raise ValueError
+        return value
+
+    return _Kind(read, "seconds, " + ("0 or more" if above == 0 else f"more than {above:g}"))
+
+
+def _one_of(names: tuple[str, ...]) -> _Kind:
+    def read(raw: str) -> str:
+        if raw not in names:
+            raise ValueError
+        return raw
+
+    return _Kind(read, "one of " + ", ".join(names))
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _folders(raw: str) -> tuple[Path, ...]:
+    folders = tuple(Path(part) for part in raw.split(os.pathsep) if part)
+    if not folders:
+        raise ValueError
+    return folders
+
+
+def _setting(default: Any, kind: _Kind, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about one service that its operator may choose."""
+
+    host: str = _setting("127.0.0.1", _Kind(_text, "an address"), "address to listen on; 0.0.0.0 is all")
+    port: int = _setting(8000, _whole(0, 65535), "port to listen on; 0 picks a free one")
+    model: tuple[Path, ...] = _setting(
+        (ROOT / "artefacts" / "en-person",),
+        _Kind(_folders, f"one or more model folders, separated by {os.pathsep!r}"),
+        f"model folders, separated by {os.pathsep!r}; the first is the default model",
+    )
+    device: str = _setting("auto", _one_of(DEVICES), "where to compute")
+    backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
+    workers: int = _setting(
+        1, _whole(1, 256), "processes, each with its own copy of the models; one per CPU is the most of use"
+    )
+    # Two intra-op threads collapse when anything else runs (../shared/measurements.md, "The limits").
+    threads: int = _setting(1, _whole(1, 256), "threads one batch computes with; rather add workers")
+
+    max_body_bytes: int = _setting(16 * MIB, _whole(1), "bytes of one request's body")
+    max_sentences: int = _setting(10_000, _whole(1), "sentences of one request")
+    max_sentence_tokens: int = _setting(20_000, _whole(1), "tokens of one sentence")
+    max_token_chars: int = _setting(4_096, _whole(1), "characters of one token")
+    max_document_chars: int = _setting(
+        1_000_000, _whole(1), "characters of one document, or of one sentence given as a string"
+    )
+    max_request_tokens: int = _setting(1_000_000, _whole(1), "tokens of all of one request's sentences")
+    max_queue_requests: int = _setting(1_024, _whole(1), "requests accepted and not yet answered")
+    max_queue_bytes: int = _setting(128 * MIB, _whole(1), "body bytes of requests not yet answered")
+    # Twice the largest request, so that others are still let in while that one is computed.
+    max_queue_tokens: int = _setting(2_000_000, _whole(1), "tokens accepted and not yet tagged, per model")
+    max_batch_tokens: int = _setting(
+        0, _whole(0), "padded tokens of one batch; 0 is 1,024 on a CPU and 16,384 on a GPU"
+    )
+
+    request_timeout_s: float = _setting(60.0, _seconds(above=0.001), "a request's deadline, unless it says")
+    max_request_timeout_s: float = _setting(
+        300.0, _seconds(above=0.001), "the longest deadline a request may ask for (X-Request-Timeout)"
+    )
+    receive_timeout_s: float = _setting(
+        30.0, _seconds(above=0.001), "in which a request's head, and then its body, must have arrived"
+    )
+    keep_alive_s: float = _setting(30.0, _seconds(above=0), "an idle connection is kept open")
+    wedged_after_s: float = _setting(
+        60.0, _seconds(above=0.001), "one batch may compute before /livez reports the worker as wedged"
+    )
+    drain_delay_s: float = _setting(
+        0.2, _seconds(above=0), "after SIGTERM, still answering (503) while load balancers look away"
+    )
+    grace_s: float = _setting(30.0, _seconds(above=0), "after SIGTERM, for accepted work to finish")
+    log_level: str = _setting("info", _one_of(LOG_LEVELS), "least level that is logged")
+
+    def __post_init__(self) -> None:
+        for least, most in (
+            ("max_sentence_tokens", "max_request_tokens"),
+            ("max_request_tokens", "max_queue_tokens"),
+            ("max_body_bytes", "max_queue_bytes"),
+            ("request_timeout_s", "max_request_timeout_s"),
+        ):
+            if getattr(self, most) < getattr(self, least):
+                raise SettingsError(
+                    f"{variable(most)} is {getattr(self, most)}: at least {variable(least)}, "
+                    f"{getattr(self, least)}, is expected"
+                )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Reads the variables that are set and not empty. Raises SettingsError for the first wrong one."""
+        values = {}
+        for each in fields(cls):
+            raw = environ.get(variable(each.name), "").strip()
+            if raw:
+                kind: _Kind = each.metadata["kind"]
+                try:
+                    values[each.name] = kind.read(raw)
+                except ValueError:
+                    raise SettingsError(
+                        f"{variable(each.name)} is {raw!r}: {kind.expected} is expected"
+                    ) from None
+        return cls(**values)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that no setting reads: most likely misspelt."""
+    known = {variable(each.name) for each in fields(Settings)}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def help_text() -> str:
+    """All settings with their defaults and meanings, a paragraph each."""
+    lines = []
+    for each in fields(Settings):
+        default = each.default
+        assert default is not MISSING
+        if isinstance(default, tuple):
+            shown = os.pathsep.join(str(p.relative_to(ROOT)) for p in default) + " beside this package"
+        else:
+            shown = f"{default:,}" if isinstance(default, int) and default >= 10_000 else f"{default}"
+        kind: _Kind = each.metadata["kind"]
+        lines.append(f"  {variable(each.name)}\n      {each.metadata['meaning']}")
+        lines.append(f"      {kind.expected} (default: {shown})")
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""The steps from a request's sentences to tagged ones, the same for every surface of the service.
+
+    cut (text → tokens, limits) → tagged (batches → labels, scores, spans)
+
+Each surface reads its own wire before these steps, and writes its own after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.types import Receive
+
+from model.head import Tagged
+from model.tokeniser import Tokens, given_tokens
+from service.admission import overloaded
+from service.batching import ClosedError, DeadlineError, OverloadedError
+from service.models import Sentence, ServedModel
+from service.problems import ClientGone, Problem, too_large
+from service.settings import Settings
+from service.state import Service
+
+# Below this many characters, work on text takes about a millisecond and stays on the event loop:
+# another thread would cost more than it frees.
+INLINE_CHARS = 4_000
+# A client that is answered sooner is not watched: watching costs a task.
+WATCH_AFTER_S = 0.05
+
+_EMPTY = Tagged([], [], [])
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One sentence in tokens. Offsets are code points of ``text``, half open."""
+
+    text: str  # what the offsets count in: the sentence, or the document that it is a part of
+    shown: str  # the sentence itself
+    tokens: Tokens
+
+
+def cut_sentences(
+    sentences: Sequence[str | list[str]], model: ServedModel, settings: Settings
+) -> list[Cut]:
+    """Each a string to tokenise, or tokens. Raises Problem (too-large)."""
+    cuts = []
+    tokenise = model.tagger.tokenise
+    n_tokens = 0
+    for i, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            _check_chars(sentence, f"/sentences/{i}", settings)
+            cut = Cut(sentence, sentence, tokenise(sentence))
+        else:
+            text = " ".join(sentence)
+            cut = Cut(text, text, given_tokens(sentence))
+        cuts.append(cut)
+        _check_tokens(cut.tokens, f"/sentences/{i}", settings)
+        n_tokens += len(cut.tokens)
+    _check_total(n_tokens, settings)
+    return cuts
+
+
+def cut_document(text: str, model: ServedModel, settings: Settings) -> list[Cut]:
+    """The sentences found in one text. Raises Problem (too-large)."""
+    _check_chars(text, "/text", settings)
+    tokens = model.tagger.tokenise(text)
+    _check_total(len(tokens), settings)
+    cuts = []
+    for first, last in model.tagger.sentences(text, tokens):
+        part = tokens.slice(first, last)
+        _check_tokens(part, "/text", settings)
+        cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
+    return cuts
+
+
+def _check_chars(text: str, pointer: str, settings: Settings) -> None:
+    if len(text) > settings.max_document_chars:
+        raise too_large(
+            "max_document_chars", settings.max_document_chars, len(text), "characters of one text",
+            pointer="#" + pointer,
+        )  # fmt: skip
+
+
+def _check_tokens(tokens: Tokens, pointer: str, settings: Settings) -> None:
+    if len(tokens) > settings.max_sentence_tokens:
+        raise too_large(
+            "max_sentence_tokens", settings.max_sentence_tokens, len(tokens), "tokens of one sentence",
+            pointer="#" + pointer,
+        )  # fmt: skip
+    longest = max(map(len, tokens.texts), default=0)
+    if longest > settings.max_token_chars:
+        raise too_large(
+            "max_token_chars", settings.max_token_chars, longest, "characters of one token",
+            pointer="#" + pointer,
+        )  # fmt: skip
+
+
+def _check_total(n_tokens: int, settings: Settings) -> None:
+    if n_tokens > settings.max_request_tokens:
+        raise too_large(
+            "max_request_tokens", settings.max_request_tokens, n_tokens, "tokens of the request"
+        )
+
+
+async def off_loop(service: Service, is_small: bool, work: Callable[[], Value]) -> Value:
+    """The result of pure work on text: here if it is small, else on the text thread."""
+    if is_small:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(service.text_thread, work)
+
+
+def check_room(model: ServedModel) -> None:
+    """Raises Problem where the queue is full already: before any work."""
+    with _said_as_problems():
+        model.batcher.check_room()
+
+
+@contextmanager
+def _said_as_problems() -> Iterator[None]:
+    try:
+        yield
+    except OverloadedError as error:
+        raise overloaded(error.what, f"max_queue_{error.what}", error.most, error.waiting) from None
+    except DeadlineError:
+        raise Problem("deadline-passed", "the deadline passed before the answer was computed") from None
+    except ClosedError:
+        raise Problem("draining", "this replica is shutting down: ask another, or again") from None
+
+
+async def tagged(
+    cuts: Sequence[Cut], model: ServedModel, threshold: float | None, deadline: float, receive: Receive
+) -> list[Tagged]:
+    """The answer for each cut, in order; ``threshold`` None is the model's own.
+
+    ``deadline``: of time.monotonic. Raises Problem, or ClientGone when ``receive`` says so.
+    """
+    least = model.tagger.config.threshold if threshold is None else threshold
+    # An empty sentence has its answer already, and 10,000 of them should cost nothing.
+    items = [Sentence(cut.tokens.texts, least) for cut in cuts if cut.tokens.texts]
+    if not items:
+        return [_EMPTY] * len(cuts)
+    with _said_as_problems():
+        answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
+    if len(items) == len(cuts):
+        return answers
+    left = iter(answers)
+    return [next(left) if cut.tokens.texts else _EMPTY for cut in cuts]
+
+
+async def _unless_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> list[Tagged]:
+    """The future's result; it is cancelled, and ClientGone raised, when the client hangs up first."""
+    loop = asyncio.get_running_loop()
+    watching: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal watching
+        watching = loop.create_task(_cancel_when_gone(future, receive))
+
+    timer = loop.call_later(WATCH_AFTER_S, watch)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if watching is not None and watching.done():
+            raise ClientGone from None
+        raise
+    finally:
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
+
+
+async def _cancel_when_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    future.cancel()

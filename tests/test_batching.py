@@ -1,0 +1,333 @@
+"""The batcher with functions that are not networks: ``tag_batch`` here upper-cases strings."""
+
+import asyncio
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching import Backlog, Batcher, ClosedError, DeadlineError, Job, OverloadedError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Worker:
+    """A batch function that records, fails for "boom", and can be held up."""
+
+    def __init__(self, held=False):
+        self.batches = []
+        self.came = threading.Semaphore(0)
+        self.pass_on = threading.Semaphore(0)
+        self.held = held
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        self.came.release()
+        if self.held:
+            assert self.pass_on.acquire(timeout=10)
+        if "boom" in items:
+            raise ValueError("boom")
+        return [item.upper() for item in items]
+
+    async def has_begun(self):
+        """Returns when the next batch has reached the thread."""
+        assert await asyncio.to_thread(self.came.acquire, timeout=10)
+
+    def release(self):
+        self.held = False
+        self.pass_on.release()
+
+
+def batcher(worker, **options):
+    limits = {"max_batch_tokens": 100, "max_queue_requests": 100, "max_queue_tokens": 10_000}
+    return Batcher(worker, length=len, **{**limits, **options})
+
+
+async def test_a_lone_request_goes_at_once():
+    worker = Worker()
+    async with batcher(worker) as queue:
+        assert await queue.submit(["ada"]) == ["ADA"]
+    assert worker.batches == [["ada"]]
+
+
+async def test_what_arrives_while_one_batch_computes_forms_the_next():
+    worker = Worker(held=True)
+    async with batcher(worker) as queue:
+        first = queue.submit(["a"])
+        await worker.has_begun()
+        rest = [queue.submit([c]) for c in "bcd"]
+        worker.release()
+        assert await asyncio.gather(first, *rest) == [["A"], ["B"], ["C"], ["D"]]
+    assert worker.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_results_come_back_in_the_order_of_the_request():
+    async with batcher(Worker(), max_batch_tokens=12) as queue:
+        items = ["a" * n for n in (3, 9, 1, 30, 2, 2, 12, 5)]
+        assert await queue.submit(items) == [item.upper() for item in items]
+        assert await queue.submit([]) == []
+
+
+@given(
+    requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=40), min_size=1, max_size=8),
+    budget=st.integers(1, 200),
+)
+async def test_no_batch_exceeds_the_padded_budget_and_nothing_is_lost(requests, budget):
+    backlog = Backlog()
+    loop = asyncio.get_running_loop()
+    jobs = [Job(lengths, lengths, loop.create_future()) for lengths in requests]
+    for job in jobs:
+        backlog.add(job)
+    seen = []
+    while backlog:
+        head = backlog._turns[0]
+        batch, late = backlog.take(budget, now=0.0)
+        assert not late
+        lengths = [place.length for place in batch]
+        assert len(batch) == 1 or max(lengths) * len(lengths) <= budget
+        # Who is first in turn is always served, so nobody waits for ever.
+        assert any(place.job is head for place in batch)
+        # Padding is bounded: at most half, but for what is short anyway.
+        assert max(lengths) <= 2 * min(lengths) + 32
+        seen += [(id(place.job), place.index) for place in batch]
+    assert sorted(seen) == sorted((id(job), i) for job in jobs for i in range(len(job.items)))
+
+
+async def test_a_request_of_ten_thousand_items_does_not_starve_single_ones():
+    backlog = Backlog()
+    loop = asyncio.get_running_loop()
+    large = Job(["x"] * 10_000, [20] * 10_000, loop.create_future())
+    singles = [Job(["y"], [20], loop.create_future()) for _ in range(5)]
+    for job in (large, *singles):
+        backlog.add(job)
+    batch, _ = backlog.take(1024, now=0.0)
+    assert {place.job for place in batch} == {large, *singles}
+    # And a single one of quite another length waits for one batch, not for hundreds.
+    other = Job(["z"], [400], loop.create_future())
+    backlog.add(other)
+    batches = [backlog.take(1024, now=0.0)[0] for _ in range(2)]
+    assert any(place.job is other for batch in batches for place in batch)
+
+
+async def test_only_the_guilty_item_s_request_fails():
+    worker = Worker(held=True)
+    async with batcher(worker) as queue:
+        first = queue.submit(["first"])
+        await worker.has_begun()
+        others = [queue.submit([word]) for word in ("b", "c", "boom", "e", "f")]
+        worker.release()
+        got = await asyncio.gather(first, *others, return_exceptions=True)
+        assert [str(each) for each in got] == ["['FIRST']", "['B']", "['C']", "boom", "['E']", "['F']"]
+        assert await queue.submit(["later"]) == ["LATER"]
+
+
+async def test_a_function_that_loses_results_fails_its_callers():
+    async with batcher(lambda _: []) as queue:
+        with pytest.raises(RuntimeError, match="1 items in, 0 results out"):
+            await queue.submit(["a"])
+
+
+async def test_a_full_queue_is_refused_at_once_and_says_how_full():
+    worker = Worker(held=True)
+    async with batcher(worker, max_queue_requests=2, max_queue_tokens=10) as queue:
+        running = queue.submit(["a" * 4])
+        await worker.has_begun()
+        with pytest.raises(OverloadedError) as tokens:
+            queue.submit(["b" * 7])
+        assert (tokens.value.what, tokens.value.waiting, tokens.value.most) == ("tokens", 4, 10)
+        waiting = queue.submit(["b"])
+        with pytest.raises(OverloadedError) as requests:
+            queue.submit(["c"])
+        assert (requests.value.what, requests.value.waiting, requests.value.most) == ("requests", 2, 2)
+        worker.release()
+        assert await asyncio.gather(running, waiting) == [["AAAA"], ["B"]]
+        assert (queue.n_waiting_requests, queue.n_waiting_tokens) == (0, 0)
+
+
+async def test_an_idle_queue_lets_any_request_in():
+    async with batcher(Worker(), max_queue_requests=1, max_queue_tokens=1) as queue:
+        assert await queue.submit(["abc", "de"]) == ["ABC", "DE"]
+
+
+async def test_what_was_cancelled_is_not_computed():
+    worker = Worker(held=True)
+    async with batcher(worker) as queue:
+        first = queue.submit(["a"])
+        await worker.has_begun()
+        gone, kept = queue.submit(["gone"]), queue.submit(["kept"])
+        gone.cancel()
+        worker.release()
+        assert await asyncio.gather(first, kept) == [["A"], ["KEPT"]]
+    assert worker.batches == [["a"], ["kept"]]
+
+
+async def test_a_deadline_in_the_queue_ends_the_wait_and_saves_the_work():
+    worker = Worker(held=True)
+    now = 0.0
+    async with batcher(worker, clock=lambda: now) as queue:
+        first = queue.submit(["a"])
+        await worker.has_begun()
+        late, kept = queue.submit(["late"], deadline=100.0), queue.submit(["kept"], deadline=300.0)
+        now = 200.0
+        worker.release()
+        assert await asyncio.gather(first, kept) == [["A"], ["KEPT"]]
+        with pytest.raises(DeadlineError):
+            await late
+    assert worker.batches == [["a"], ["kept"]]
+
+
+async def test_a_deadline_ends_the_wait_for_a_batch_that_computes():
+    worker = Worker(held=True)
+    async with batcher(worker, clock=lambda: 0.0) as queue:
+        with pytest.raises(DeadlineError):
+            await queue.submit(["a"], deadline=0.001)
+        worker.release()
+
+
+async def test_out_of_memory_halves_the_budget_and_tries_again():
+    freed = []
+
+    def small_device(items):
+        if len(items) > 2:
+            raise MemoryError
+        return [item.upper() for item in items]
+
+    async with batcher(
+        small_device,
+        is_out_of_memory=lambda error: isinstance(error, MemoryError),
+        free_memory=lambda: freed.append(True),
+    ) as queue:
+        assert await queue.submit(list("abcdefgh")) == list("ABCDEFGH")
+        assert freed
+        assert queue.max_batch_tokens == 100 // 2 ** len(freed)
+
+
+async def test_an_item_too_large_for_the_device_fails_alone():
+    def tiny_device(items):
+        if any(len(item) > 3 for item in items):
+            raise MemoryError
+        return [item.upper() for item in items]
+
+    async with batcher(tiny_device, is_out_of_memory=lambda e: isinstance(e, MemoryError)) as queue:
+        got = await asyncio.gather(queue.submit(["large"]), queue.submit(["a"]), return_exceptions=True)
+        assert isinstance(got[0], MemoryError)
+        assert got[1] == ["A"]
+
+
+async def test_closing_finishes_what_was_accepted_and_takes_no_more():
+    worker = Worker(held=True)
+    queue = batcher(worker, max_batch_tokens=2)
+    queue.start()
+    accepted = [queue.submit([c]) for c in "abcde"]
+    await worker.has_begun()
+    closing = asyncio.create_task(queue.close())
+    worker.release()
+    await closing
+    assert await asyncio.gather(*accepted) == [["A"], ["B"], ["C"], ["D"], ["E"]]
+    with pytest.raises(ClosedError):
+        queue.submit(["f"])
+
+
+async def test_a_wedged_batch_is_seen_and_given_up_at_the_end():
+    worker = Worker(held=True)
+    now = 0.0
+    queue = batcher(worker, clock=lambda: now)
+    queue.start()
+    assert queue.busy_for_s() == 0.0
+    accepted = [queue.submit(["a"]), queue.submit(["b"])]
+    await worker.has_begun()
+    now = 70.0
+    assert queue.busy_for_s() == 70.0
+    await queue.close(timeout_s=0.0)
+    for each in await asyncio.gather(*accepted, return_exceptions=True):
+        assert isinstance(each, ClosedError)
+    worker.release()
+
+
+async def test_a_thread_that_dies_leaves_nobody_waiting():
+    def deadly(_):
+        raise SystemExit
+
+    async with batcher(deadly) as queue:
+        with pytest.raises(ClosedError):
+            await queue.submit(["a"])
+        assert queue.busy_for_s() > 1e9
+        with pytest.raises(ClosedError):
+            queue.submit(["b"])
+
+
+ITEM = st.tuples(st.integers(1, 30), st.sampled_from(["fine", "fine", "fine", "boom"]))
+STEP = st.one_of(
+    st.tuples(st.just("submit"), st.lists(ITEM, max_size=12)),
+    st.tuples(st.just("submit late"), st.lists(ITEM, max_size=3)),
+    st.tuples(st.just("cancel"), st.integers(0, 30)),
+    st.tuples(st.just("compute"), st.integers(1, 3)),
+    st.tuples(st.just("pass time"), st.integers(1, 20)),
+    st.tuples(st.just("let the loop run"), st.integers(1, 5)),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    steps=st.lists(STEP, max_size=30), budget=st.integers(1, 90), ends=st.sampled_from(["close", "abandon"])
+)
+async def test_every_future_resolves_and_never_with_anothers_value(steps, budget, ends):
+    """Any interleaving of submitting, cancelling, failing, deadlines and closing."""
+    turns = threading.Semaphore(0)
+    now = 0.0
+    open_wide = threading.Event()
+
+    def tag_batch(items):
+        if not open_wide.is_set():
+            turns.acquire()
+        if any(kind == "boom" for _, kind, _ in items):
+            raise ValueError("boom")
+        return [("done", key) for _, _, key in items]
+
+    queue = Batcher(
+        tag_batch, length=lambda item: item[0], max_batch_tokens=budget, max_queue_requests=6,
+        max_queue_tokens=300, clock=lambda: now,
+    )  # fmt: skip
+    queue.start()
+    submitted = []
+    for step, value in steps:
+        if step.startswith("submit"):
+            items = [(*item, (len(submitted), i)) for i, item in enumerate(value)]
+            deadline = now + 10 if step == "submit late" else float("inf")
+            try:
+                submitted.append((items, queue.submit(items, deadline)))
+            except OverloadedError:
+                assert (
+                    queue.n_waiting_requests == 6
+                    or queue.n_waiting_tokens + sum(length for length, *_ in items) > 300
+                )
+        elif step == "cancel" and value < len(submitted):
+            submitted[value][1].cancel()
+        elif step == "compute":
+            turns.release(value)
+        elif step == "pass time":
+            now += value
+        else:
+            for _ in range(value):
+                await asyncio.sleep(0)
+    if ends == "abandon":
+        queue.abandon()
+    open_wide.set()
+    turns.release(1000)
+    await queue.close()
+    outcomes = await asyncio.gather(*(future for _, future in submitted), return_exceptions=True)
+    for (items, _), outcome in zip(submitted, outcomes, strict=True):
+        if isinstance(outcome, ValueError):
+            assert any(kind == "boom" for _, kind, _ in items)
+        elif isinstance(outcome, ClosedError):
+            assert ends == "abandon"
+        elif not isinstance(outcome, asyncio.CancelledError | DeadlineError):
+            assert outcome == [("done", key) for _, _, key in items]
+            assert all(kind == "fine" for _, kind, _ in items)
+    assert (queue.n_waiting_requests, queue.n_waiting_tokens) == (0, 0)
