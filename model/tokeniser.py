@@ -69,10 +69,10 @@ _FORMAT = _class_of("Cf")
 _GLUE = _MARK + "\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069"
 _HAN = "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = f"[^\\W_{_HAN}]"  # a letter or digit of a script that writes words
-_REST = f"(?:{_LETTER}|[{_GLUE}])*+"
+_REST = f"{_LETTER}*(?:[{_GLUE}]+{_LETTER}*)*"
 _PICTURE = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
-    "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*+"
+    "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
 )
 _APOSTROPHE = "'\u2019\u02bc"
 # What ends a URL: white space, quotes, ideographs, and the punctuation of CJK text.
@@ -82,8 +82,9 @@ _NOT_URL = (
 )
 _CLITIC = "s|m|d|re|ve|ll"
 
-# The quantifiers that could run long are possessive or bounded, so that a megabyte without a
-# space takes linear time. (tests/test_tokeniser.py)
+# What a repetition takes, nothing after it could want, and where it could, its length is bounded:
+# so a megabyte without a space takes linear time (tests/test_tokeniser.py). That is what possessive
+# quantifiers are for, but CPython before 3.11.5 matches them wrongly inside groups.
 _TOKEN = re.compile(
     "|".join(
         (
@@ -91,26 +92,26 @@ _TOKEN = re.compile(
             # A word: a hyphen, apostrophe, full stop, … stays inside between word characters;
             # one full stop at the end is taken along, and judged by _cuts.
             rf"{_LETTER}{_REST}"
-            rf"(?:(?:[-\u2010\u2011.&\u00b7{_APOSTROPHE}]|(?<=\d)[,:/](?=\d)){_LETTER}{_REST})*+"
+            rf"(?:(?:[-\u2010\u2011.&\u00b7{_APOSTROPHE}]|(?<=\d)[,:/](?=\d)){_LETTER}{_REST})*"
             # An e-mail address starts like a word; its local part has at most 64 characters.
-            rf"(?:[\w.+-]{{0,64}}@[\w-]++(?:\.[\w-]+)+|\.(?![.\w]))?",
-            rf"[@#](?:\w|[{_GLUE}])++",
+            rf"(?:[\w.+-]{{0,64}}@[\w-]+(?:\.[\w-]+)+|\.(?![.\w]))?",
+            rf"[@#](?:\w+|[{_GLUE}]+\w*)(?:[{_GLUE}]+\w*)*",
             rf"(?i:n?[{_APOSTROPHE}](?:{_CLITIC}|t)|[{_APOSTROPHE}]\d\ds?)(?!\w)",
             r"([-=*_~.!?`])\1+",
             "''",
-            r"[:;=]['-]?[()DPpO/\\|\]\[*3]++(?!\w)|<3",
+            r"[:;=]['-]?[()DPpO/\\|\]\[*3]+(?![\w()/\\|\]\[*])|<3",
             "[\U0001f1e6-\U0001f1ff]{2}",  # a flag
-            rf"{_PICTURE}(?:\u200d{_PICTURE})*+",
-            rf"[{_HAN}][{_GLUE}]*+",
-            rf"[{_FORMAT}]++",
-            rf"\S[{_GLUE}]*+",
+            rf"{_PICTURE}(?:\u200d{_PICTURE})*",
+            rf"[{_HAN}][{_GLUE}]*",
+            rf"[{_FORMAT}]+",
+            rf"\S[{_GLUE}]*",
         )
     )
 )
 
 _CLITIC_END = re.compile(rf"(?i)(?<=.)(?:(?<=\w)n[{_APOSTROPHE}]t|[{_APOSTROPHE}](?:{_CLITIC}))$")
-_SHORT_PARTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})++")  # Ph.D  a.m
-_INITIALS_THEN_NAME = re.compile(r"((?:[^\W\d_]\.)++)[^\W\d_]{2}")  # J.R.R.Tolkien
+_SHORT_PARTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")  # Ph.D  a.m
+_INITIALS_THEN_NAME = re.compile(r"((?:[^\W\d_]\.)+)[^\W\d_]{2}")  # J.R.R.Tolkien
 _MISSING_SPACE = re.compile(r"(?<=[^\W\d_A-Z]{2})\.(?=[A-Z][^\W\d_A-Z])")  # sold.John
 
 # Abbreviations keep their full stop. No word that may be a name at a sentence's end (Al, Ed, Jan).
