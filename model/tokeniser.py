@@ -112,6 +112,7 @@ _TOKEN = re.compile(
 _CLITIC_END = re.compile(rf"(?i)(?<=.)(?:(?<=\w)n[{_APOSTROPHE}]t|[{_APOSTROPHE}](?:{_CLITIC}))$")
 _SHORT_PARTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")  # Ph.D  a.m
 _INITIALS_THEN_NAME = re.compile(r"((?:[^\W\d_]\.)+)[^\W\d_]{2}")  # J.R.R.Tolkien
+_BLANK_OR_CLOSING = " \t\r\n\u00a0\"'\u201d\u2019\u00bb)]}"
 _MISSING_SPACE = re.compile(r"(?<=[^\W\d_A-Z]{2})\.(?=[A-Z][^\W\d_A-Z])")  # sold.John
 
 # Abbreviations keep their full stop. No word that may be a name at a sentence's end (Al, Ed, Jan).
@@ -138,6 +139,9 @@ def _cuts(token: str, is_last: bool) -> list[int]:
             end -= 1
             cuts.append(end)
     if "." in token[:end] and "@" not in token:
+        title = token.partition(".")[0]
+        if title.lower() in ABBREVIATIONS and token[len(title) + 1 : end][:1].isupper():  # Mr.Smith
+            cuts.append(len(title) + 1)
         if name := _INITIALS_THEN_NAME.match(token, 0, end):
             cuts.append(name.end(1))
         for stop in _MISSING_SPACE.finditer(token, 0, end):
@@ -156,7 +160,7 @@ def _treebank_1(text: str) -> Tokens:
         start, end = match.span()
         # Only a word can have to be cut, and nearly all words are alphanumeric throughout.
         if len(token) > 1 and not token.isalnum() and "://" not in token and token[0].isalnum():
-            for cut in _cuts(token, is_last=not text[end : end + 64].strip()):
+            for cut in _cuts(token, is_last=not text[end : end + 64].strip(_BLANK_OR_CLOSING)):
                 at = match.start() + cut
                 texts.append(text[start:at])
                 starts.append(start)

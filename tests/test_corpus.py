@@ -76,9 +76,7 @@ def test_only_a_space_separates_where_there_is_no_tab(tmp_path):
 
 
 def test_docstart_and_newdoc_begin_documents_and_are_no_sentences(tmp_path):
-    text = (
-        "-DOCSTART- -X- O O\n\nA O\n\nB O\n-DOCSTART-\tO\n\n-DOCSTART-\n\nC O\n\n# newdoc id = 7\nD O\n"
-    )
+    text = "-DOCSTART- -X- O O\n\nA O\n\nB O\n-DOCSTART-\tO\n\n-DOCSTART-\n\nC O\n\n# newdoc id = 7\nD O\n"
     assert [(s.tokens, s.document) for s in read(tmp_path, text)] == [
         (("A",), 0),
         (("B",), 0),
@@ -115,14 +113,13 @@ def test_errors_in_columns_name_the_file_the_line_the_value_and_what_was_expecte
     assert error("a b c d O\n").startswith("people.conll:1: 5 columns, 2 to 4 are expected")
     assert error("a O\n\tO\n") == "people.conll:2: the token is empty"
     assert error("#\n") == "people.conll:1: 1 column, 2 to 4 are expected: a token first, its label last"
+    assert error("a O\n\u00a0\nb O\n").startswith("people.conll:2: 1 column, ")  # no blank line
     assert error("a O\n# so it goes\n").startswith("people.conll:2: label 'goes' is not 'O'")
 
 
-@pytest.mark.parametrize("label", ["", "o", "B-", "B", "B_PER", "X-PER", "BI-PER", "-PER", "PER-B", "b-PER"])
+@pytest.mark.parametrize("label", ["o", "B-", "B", "B_PER", "X-PER", "BI-PER", "-PER", "PER-B", "b-PER"])
 def test_a_label_of_another_shape_is_an_error(error, label):
-    assert error(f"a\tO\nAda\tx\t{label}.\n".replace(".", "") if label else "a\tO\nAda\t\n").startswith(
-        "people.conll:2: "
-    )
+    assert error(f"a\tO\nAda\tx\t{label}\n").startswith(f"people.conll:2: label {label!r} is not 'O', nor ")
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "-DOCSTART- O\n\n", "# newdoc\n"])
@@ -300,7 +297,12 @@ def record(text, *spans, **more):
 
 
 def test_json_lines_are_cut_into_sentences_and_tokens_as_the_service_cuts(tmp_path):
-    text = record("Ada Lovelace's pen. Yes, Ada's!", (0, 12, "PER"), (25, 28, "PERSON")) + record("No.")
+    text = (
+        record("Ada Lovelace's pen. Yes, Ada's!", (0, 12, "PER"), (25, 28, "PERSON"))
+        + record(" ")
+        + "\n"
+        + record("No.")
+    )
     found = read(tmp_path, text, "people.jsonl")
     assert pairs(found) == [
         ["Ada/B-PER", "Lovelace/I-PER", "'s/O", "pen/O", "./O"],
@@ -314,11 +316,11 @@ def test_json_lines_are_cut_into_sentences_and_tokens_as_the_service_cuts(tmp_pa
     "line",
     [
         {"text": "so Ada", "spans": [{"start": 3, "end": 6, "label": "PER"}]},
-        {"text": "so Ada", "spans": [{"start": 3, "end": 6, "label": "PER", "token_start": 1}], "answer": "accept"},
+        {"text": "so Ada", "spans": [{"start": 3, "end": 6, "label": "PER"}], "answer": "accept"},
         {"text": "so Ada", "label": [[3, 6, "PER"]]},
         {"text": "so Ada", "labels": [[3, 6, "PER"]], "id": 7},
         {"text": "so Ada", "entities": [[3, 6, "PER"]]},
-        {"text": "so Ada", "entities": [{"start_offset": 3, "end_offset": 6, "label": "PER"}], "relations": []},
+        {"text": "so Ada", "entities": [{"start_offset": 3, "end_offset": 6, "label": "PER"}]},
         {"text": "so Ada", "spans": [{"start": 2, "end": 6, "label": "PER"}]},  # a space at its edge
     ],
 )  # fmt: skip
@@ -328,7 +330,9 @@ def test_the_exports_of_common_annotation_tools_are_read(tmp_path, line):
 
 
 def test_what_prodigy_marks_as_rejected_or_ignored_is_left_out(tmp_path):
-    lines = record("Ada", answer="reject") + record("Bob", answer="ignore") + '{"text":"Cy","answer":"accept"}'
+    lines = (
+        record("Ada", answer="reject") + record("Bob", answer="ignore") + '{"text":"Cy","answer":"accept"}'
+    )
     assert [s.tokens for s in read(tmp_path, lines, "a.jsonl")] == [("Cy",)]
 
 
@@ -351,9 +355,7 @@ def test_a_span_across_the_end_of_a_sentence_joins_the_sentences(tmp_path):
     assert found[0].labels == (*("O", "O"), "B-PER", *["I-PER"] * 4, "O")
 
 
-@pytest.mark.parametrize(
-    ("unit", "start", "end"), [("codepoint", 4, 7), ("utf16", 5, 8), ("utf8", 9, 13)]
-)
+@pytest.mark.parametrize(("unit", "start", "end"), [("codepoint", 4, 7), ("utf16", 5, 8), ("utf8", 8, 12)])
 def test_offsets_count_what_the_line_says(tmp_path, unit, start, end):
     line = record("é 🎉 Zoë", (start, end, "PER"), offset_unit=unit)
     assert pairs(read(tmp_path, line, "a.jsonl")) == [["é/O", "🎉/O", "Zoë/B-PER"]]
@@ -382,8 +384,17 @@ def test_errors_in_json_lines_name_the_file_the_line_and_the_span(error):
             f"a.jsonl:2: span [{start}, {end}) is not 0 <= start < end <= 3"
         )
     inside = record("🎉 Ada", (1, 3, "PER"), offset_unit="utf16")
-    assert said(inside).startswith("a.jsonl:2: span [1, 3) is not 0 <= start < end <= 6, between characters")
-    for item in ("[0, 1]", '{"start": 0, "end": 1}', '[0, 1.0, "PER"]', '[true, 1, "PER"]', '[0, 1, ""]', "7"):
+    assert said(inside).startswith(
+        "a.jsonl:2: span [1, 3) is not 0 <= start < end <= 6, between characters"
+    )
+    for item in (
+        "[0, 1]",
+        '{"start": 0, "end": 1}',
+        '[0, 1.0, "PER"]',
+        '[true, 1, "PER"]',
+        '[0, 1, ""]',
+        "7",
+    ):
         assert said(f'{{"text": "a", "spans": [{item}]}}').startswith("a.jsonl:2: span ")
 
 
@@ -412,7 +423,11 @@ def annotated(draw):
 def test_no_character_and_no_annotation_of_json_lines_is_lost(tmp_path_factory, documents):
     folder = tmp_path_factory.getbasetemp()
     by_unit = []
-    for unit, encoding, width in (("codepoint", "utf-32-le", 4), ("utf16", "utf-16-le", 2), ("utf8", "utf-8", 1)):
+    for unit, encoding, width in (
+        ("codepoint", "utf-32-le", 4),
+        ("utf16", "utf-16-le", 2),
+        ("utf8", "utf-8", 1),
+    ):
         lines = ""
         for text, spans in documents:
             counted = [[len(text[:x].encode(encoding)) // width for x in (a, b)] for a, b, _ in spans]
@@ -428,10 +443,10 @@ def test_no_character_and_no_annotation_of_json_lines_is_lost(tmp_path_factory, 
     assert all(s.tokens for s in found)
     characters = "".join(c for s in found for t in s.tokens for c in t)
     assert characters == "".join(c for text, _ in documents for c in text if not c.isspace())
-    names = [
-        ("".join(s.tokens[x.start : x.end]), x.entity_type) for s in found for x in spans_of(s.labels)
+    names = [("".join(s.tokens[x.start : x.end]), x.entity_type) for s in found for x in spans_of(s.labels)]
+    assert names == [
+        ("".join(text[a:b].split()), kind) for text, spans in documents for a, b, kind in spans
     ]
-    assert names == [("".join(text[a:b].split()), kind) for text, spans in documents for a, b, kind in spans]
 
 
 # Splitting
@@ -444,7 +459,7 @@ def sentence(document):
 @brief
 @given(
     st.lists(st.integers(1, 6), min_size=2, max_size=30),
-    st.floats(0, 0.9),
+    st.floats(0, 0.999),
     st.integers(0, 5),
 )
 def test_a_split_loses_nothing_and_no_document_is_on_both_sides(sizes, share, seed):

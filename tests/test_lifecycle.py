@@ -21,34 +21,50 @@ HEAD = (
 )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_finishes_what_was_accepted_says_so_and_exits_with_0(tiny_artefact, workers):
-    body = json.dumps({"sentences": ["Harry Potter met Hermione ."] * 50}).encode()
+BODY = json.dumps({"sentences": ["Harry Potter met Hermione ."] * 50}).encode()
+
+
+def begun_request(client):
+    """Sends the head of a request, and returns when the service is handling it."""
+    client.sendall(HEAD % len(BODY))
+    assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+
+
+def check_finished(client):
+    """Sends the rest, and asserts that all is answered."""
+    client.sendall(BODY)
+    answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["sentences"]) == 50
+
+
+def test_sigterm_finishes_what_was_accepted_says_so_and_exits_with_0(tiny_artefact):
     with (
-        process(model=tiny_artefact, workers=workers, drain_delay_s=0) as service,
+        process(model=tiny_artefact, drain_delay_s=0) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as client,
     ):
-        client.sendall(HEAD % len(body))
-        assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # this request is being handled
+        begun_request(client)
         service.process.send_signal(signal.SIGTERM)
         url = f"http://127.0.0.1:{service.port}"
-        # The worker with the request is the only one that goes on listening.
-        while True:
-            try:
-                answer = httpx.get(url + "/readyz")
-            except httpx.TransportError:
-                continue
-            if answer.status_code == 503:
-                break
+        while (answer := httpx.get(url + "/readyz")).status_code == 200:
+            pass
         check_problem(answer, 503, "draining")
         refused = httpx.post(url + "/v1/tag", json={"text": "Ann"})
         check_problem(refused, 503, "draining")
         assert refused.headers["retry-after"]
         assert httpx.get(url + "/livez").status_code == 200
-        client.sendall(body)
-        answer = b"".join(iter(lambda: client.recv(65536), b""))
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["sentences"]) == 50
+        check_finished(client)
+        assert service.wait() == 0
+
+
+def test_sigterm_lets_every_worker_finish_what_it_accepted(tiny_artefact):
+    with (
+        process(model=tiny_artefact, workers=2, drain_delay_s=0) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as client,
+    ):
+        begun_request(client)
+        service.process.send_signal(signal.SIGTERM)
+        check_finished(client)
         assert service.wait() == 0
 
 
@@ -57,8 +73,7 @@ def test_work_that_outlasts_the_grace_period_is_answered_and_the_process_ends(ti
         process(model=tiny_artefact, grace_s=0.3, drain_delay_s=0) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as client,
     ):
-        client.sendall(HEAD % 100)
-        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        begun_request(client)
         service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 0
 

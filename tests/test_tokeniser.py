@@ -66,6 +66,8 @@ def test_a_line_is_cut_the_same_whatever_line_comes_before_it(before, text):
         ("C.S.Lewis", "C.S.|Lewis"),
         ("J.K.Rowling's", "J.K.|Rowling|'s"),
         ("Mr. Smith and Dr. Who", "Mr.|Smith|and|Dr.|Who"),
+        ("Mr.Smith and Dr.Who", "Mr.|Smith|and|Dr.|Who"),
+        ("He was \"Malcolm X.\"", "He|was|\"|Malcolm|X|.|\""),
         ("in the U.S. today", "in|the|U.S.|today"),
         ("the U.S.", "the|U.S."),
         ("a Ph.D. at 5 a.m. i.e. now", "a|Ph.D.|at|5|a.m.|i.e.|now"),

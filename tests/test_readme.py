@@ -1,0 +1,73 @@
+"""What the README shows, run as a reader would: its example, its answer, its retraining commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.settings import ROOT
+from tests.running import process
+
+README = (ROOT / "README.md").read_text("utf-8")
+BUNDLED = ROOT / "artefacts" / "en-person"
+
+pytestmark = pytest.mark.bundled
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language, in order."""
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def close(shown: Any, answered: Any) -> bool:
+    """Equal, but for scores, which may differ in the fourth digit from one machine to another."""
+    if isinstance(shown, float):
+        return bool(abs(shown - answered) < 1e-3)
+    if isinstance(shown, dict):
+        return shown.keys() == answered.keys() and all(close(shown[k], answered[k]) for k in shown)
+    if isinstance(shown, list):
+        return len(shown) == len(answered) and all(map(close, shown, answered))
+    return bool(shown == answered)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_command_gives_the_answer_shown() -> None:
+    (command,) = (block for block in blocks("sh") if "/v1/tag" in block)
+    (shown,) = (json.loads(block) for block in blocks("json"))
+    with process(model=BUNDLED) as service:
+        run = subprocess.run(
+            command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}"),
+            shell=True, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    answered = json.loads(run.stdout)
+    assert close(shown, answered), answered
+    (sentence,) = answered["sentences"]
+    assert [token["person"] for token in sentence["tokens"]] == [1, 1, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_the_retraining_commands_make_a_model_that_serves(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("sh") if "--init" in block)
+    commands = [line.partition("#")[0].strip() for line in block.splitlines()]
+    ours = [c for c in commands if c.startswith(".venv/bin/python ")]
+    assert len(ours) == 2
+    for command in ours:
+        arguments = command.replace("runs/mine", str(tmp_path)).split()[1:]
+        if "train" in arguments:
+            arguments += ["--run", str(tmp_path / "run")]
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, timeout=300, check=True)
+    assert "<svg" in (tmp_path / "report.html").read_text("utf-8")
+    (serve,) = (c for c in commands if c.startswith("make serve"))
+    model = serve.partition("MODEL=")[2].replace("runs/mine", str(tmp_path))
+    with process(model=model) as service:
+        url = f"http://127.0.0.1:{service.port}/v1/tag"
+        answer = httpx.post(url, json={"sentences": ["Harry Potter met Hermione Granger ."]}).json()
+    assert [p["text"] for p in answer["sentences"][0]["persons"]] == ["Harry Potter", "Hermione Granger"]
