@@ -217,7 +217,7 @@ def _svg(figure: Figure, what: str) -> str:
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r'\s(?:width|height)="[\d.]+pt"|\sxmlns(?::\w+)?="[^"]*"', "", markup)
     # Element ids repeat from figure to figure; those that are referred to carry the salt.
-    markup = re.sub(r' id="[A-Za-z]+\w*_\d+"', "", markup)
+    markup = re.sub(r' id="[\w.]+_\d+"', "", markup)
     for colour, variable in _VARIABLES.items():
         markup = markup.replace(colour, variable)
     return markup.replace("<svg", f'<svg role="img" aria-label="{_text(what)}"', 1)
