@@ -40,7 +40,7 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.training
 
 serve: $(VENV)/.serving
 	@NAMETAG_HOST="$${NAMETAG_HOST:-$(HOST)}" NAMETAG_PORT="$(PORT)" \
-	  NAMETAG_MODEL="$(or $(MODEL),$${NAMETAG_MODEL:-artefacts/en-person})" $(VENV)/bin/python -m service
+	  NAMETAG_MODEL="$(or $(MODEL),$${NAMETAG_MODEL:-artefacts/en-person})" exec $(VENV)/bin/python -m service
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -500,6 +500,11 @@ def test_a_share_that_leaves_no_training_data_is_an_error(share):
         split_by_document([sentence(0)] * 3, share, 1)
 
 
+def test_training_keeps_a_document_however_large_the_share():
+    train, dev = split_by_document([sentence(d) for d in range(3)], 0.99, 1)
+    assert (len(train), len(dev)) == (1, 2)
+
+
 def test_one_sentence_is_training_data():
     assert split_by_document([sentence(0)], 0.5, 1) == ([sentence(0)], [])
 

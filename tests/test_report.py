@@ -146,7 +146,7 @@ def test_mistakes_are_marked_in_their_context(page):
 @given(any_token)
 def test_no_text_of_the_data_becomes_markup(evaluation, token):
     nasty = f'<script>{token}</script>"><img src="http://{token}&lt;--><!--'
-    texts = (token, nasty, "&lt;", "<b>")
+    texts = (token, nasty, "&lt;", "<b>", "\x00\x85\ud800")
     mistakes = tuple(
         Mistake("invented", 0.5, text, 0, Span(1, 2, text), ("so", text, "it"), (), (Span(1, 2, text),))
         for text in texts
@@ -201,6 +201,14 @@ def test_a_history_that_is_missing_or_has_gaps_leaves_out_only_itself(evaluation
     assert ("<h2>Training</h2>" in page) == bool(training.get("history"))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower().split()
     Page(page)
+
+
+def test_a_value_that_is_missing_is_not_drawn_as_0(evaluation):
+    pages = {
+        report(evaluation, {"history": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": loss}]})
+        for loss in (None, 0.0, 1.0)
+    }
+    assert len(pages) == 3
 
 
 def test_a_model_that_answers_nothing_and_one_without_mistakes_have_a_page():

@@ -180,7 +180,8 @@ def _train(arguments: argparse.Namespace) -> int:
     if not recipe.data:
         raise ValueError("no training file: name one, or a recipe with [[data]]")
     began = time.monotonic()
-    command = "python -m training " + shlex.join(sys.argv[1:])
+    # A run that was resumed made what the command without --resume makes.
+    command = "python -m training " + shlex.join(word for word in sys.argv[1:] if word != "--resume")
     run_folder = a.run_folder or Path("runs") / a.out.name
     try:
         made = train(

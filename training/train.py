@@ -130,21 +130,27 @@ def _from_artefact(
 
 
 def _fit_temperature(fit: Fit, store: TypeStore) -> float:
-    """The temperature under which the dev spans' scores are most likely (least log loss)."""
-    sentences = [s for part in fit.dev for s in part.sentences]
-    gold = [set(spans_of(s.labels)) for s in sentences]
-
-    emitted = emit(fit.network, sentences, store, fit.device)
+    """The temperature under which the dev spans' scores are most likely: the least log loss, as the
+    mean over the dev sets, so that a large set with loose labels does not decide for all."""
     chain = chain_of(fit.network, fit.config)
+    parts = [
+        (
+            emit(fit.network, part.sentences, store, fit.device),
+            [set(spans_of(s.labels)) for s in part.sentences],
+        )
+        for part in fit.dev
+    ]
 
     def log_loss(temperature: float) -> float:
-        answers = decode_all(emitted, chain, replace(fit.config, temperature=temperature))
-        scored = [(x.score, x.span in g) for a, g in zip(answers, gold, strict=True) for x in a.spans]
-        if not scored:
-            return 0.0
-        p = np.clip(np.array([s for s, _ in scored]), 1e-6, 1 - 1e-6)
-        right = np.array([r for _, r in scored])
-        return float(-np.where(right, np.log(p), np.log(1 - p)).mean())
+        config = replace(fit.config, temperature=temperature)
+        losses = []
+        for emitted, gold in parts:
+            answers = decode_all(emitted, chain, config)
+            scored = [(x.score, x.span in g) for a, g in zip(answers, gold, strict=True) for x in a.spans]
+            p = np.clip(np.array([score for score, _ in scored]), 1e-6, 1 - 1e-6)
+            right = np.array([is_right for _, is_right in scored], dtype=bool)
+            losses.append(float(-np.where(right, np.log(p), np.log(1 - p)).mean()) if scored else 0.0)
+        return sum(losses) / len(losses)
 
     return min(_TEMPERATURES, key=lambda t: (log_loss(t), t))
 
