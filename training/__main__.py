@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--types", nargs="+", metavar="TYPE", help="entity types to learn; else all of the data"
     )
     train.add_argument(
-        "--scheme", choices=("auto", "IOB1", "IOB2", "BIOES", "BILOU"), help="of the labels (auto)"
+        "--scheme", choices=("auto", "iob1", "iob2", "bioes", "bilou"), help="of the labels (auto)"
     )
     train.add_argument(
         "--vectors", type=Path, help="word vectors of forms as written (word2vec, GloVe, fastText)"
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
                           help="to score seen and unseen names apart")  # fmt: skip
     evaluate.add_argument("--json", type=Path, help="write all figures here")
     evaluate.add_argument("--report", type=Path, help="write a self-contained HTML report here")
-    evaluate.add_argument("--scheme", choices=("auto", "IOB1", "IOB2", "BIOES", "BILOU"), default="auto")
+    evaluate.add_argument("--scheme", choices=("auto", "iob1", "iob2", "bioes", "bilou"), default="auto")
     _common(evaluate)
 
     card = command("card", _card, "Write scores and notes into a model's card.")

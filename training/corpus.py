@@ -126,8 +126,8 @@ def split_by_document(
     """Training and dev sentences, each in the order given; no document is in both.
 
     Documents are drawn in a seeded order, and each is taken that does not make dev larger than
-    ``dev_share`` of all sentences; where none is small enough, the smallest is. A file that is all
-    one document is split by sentence. Training keeps at least one document (or sentence).
+    ``dev_share`` of all sentences, or than one; where none is small enough, the smallest is. A file
+    that is all one document is split by sentence. Training keeps at least one document (or sentence).
     """
     if not 0 <= dev_share < 1:
         raise ValueError(f"dev_share is {dev_share}: at least 0 and less than 1 is expected")
@@ -138,7 +138,7 @@ def split_by_document(
         groups = defaultdict(list, {i: [i] for i in range(len(sentences))})
     order = sorted(groups)
     Random(seed).shuffle(order)
-    target = round(dev_share * len(sentences))
+    target = max(1, round(dev_share * len(sentences))) if dev_share else 0
     dev: set[int] = set()
     n_left = len(order)
     if target:
