@@ -10,7 +10,9 @@ import argparse
 import logging
 import os
 import sys
+from dataclasses import replace
 
+from model.backend import usable_cpus
 from service.app import VERSION
 from service.log import LOGGER, configure
 from service.server import bound_socket
@@ -34,6 +36,7 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         print(f"nametag: {error}", file=sys.stderr)
         return 2
+    settings = replace(settings, workers=settings.workers or usable_cpus())
     configure(settings.log_level)
     if unknown := unknown_variables(os.environ):
         log.warning("unknown settings are ignored", extra={"fields": {"variables": unknown}})

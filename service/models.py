@@ -15,8 +15,8 @@ from service.batching import Batcher
 from service.problems import Problem
 from service.settings import Settings
 
-# Best throughput of ONNX Runtime at about 32 sentences of 20 tokens (../shared/measurements.md);
-# larger batches only make others wait. A GPU wants far more at once.
+# Where ONNX Runtime is fastest (model/tagger.py, tag_all); larger batches only make others wait.
+# A GPU wants far more at once.
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
 
 _WARM_UP = [["Harry", "Potter"], ["Hermione", "Granger", "invented", "a", "new", "spell", "."] * 8]

@@ -28,6 +28,7 @@ log = logging.getLogger(LOGGER)
 def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None) -> None:
     """Serves in this process. Exits with 2 where a model cannot be loaded."""
     configure(settings.log_level)
+    signal.signal(signal.SIGTERM, _leave)  # until the server takes over
     app = create_app(settings)
     service: Service = app.state.service
     try:
@@ -45,6 +46,10 @@ def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None
     gc.freeze()
     Server(app, service, parent_pid).run_until_told(sock)
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def supervise(settings: Settings, sock: socket.socket) -> int:
@@ -89,6 +94,7 @@ def supervise(settings: Settings, sock: socket.socket) -> int:
         if worker.is_alive():
             worker.kill()
             worker.join()
-    if code == 0 and any(worker.exitcode for worker in workers):
+    # One that was told before it could listen had nothing to finish.
+    if code == 0 and any(worker.exitcode not in (0, -signal.SIGTERM) for worker in workers):
         code = 1
     return code

@@ -115,6 +115,28 @@ async def test_a_request_of_ten_thousand_items_does_not_starve_single_ones():
     assert any(place.job is other for batch in batches for place in batch)
 
 
+async def test_large_requests_take_turns():
+    backlog = Backlog()
+    loop = asyncio.get_running_loop()
+    long, short = (Job(["x"] * 10, [n] * 10, loop.create_future()) for n in (400, 20))
+    backlog.add(long)
+    backlog.add(short)
+    turns = [backlog.take(400, now=0.0)[0][0].job for _ in range(2)]
+    assert turns == [long, short]
+
+
+async def test_a_caller_who_left_takes_no_place_in_a_batch():
+    backlog = Backlog()
+    loop = asyncio.get_running_loop()
+    gone, kept = (Job(["x"], [20], loop.create_future()) for _ in range(2))
+    backlog.add(gone)
+    backlog.add(kept)
+    gone.future.cancel()
+    batch, _ = backlog.take(20, now=0.0)
+    assert [place.job for place in batch] == [kept]
+    assert not backlog
+
+
 async def test_only_the_guilty_item_s_request_fails():
     worker = Worker(held=True)
     async with batcher(worker) as queue:

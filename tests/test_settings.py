@@ -30,7 +30,7 @@ def test_a_value_is_read_as_its_kind():
     [
         ("NAMETAG_PORT", "8o00", "a whole number, at least 0 and at most 65535"),
         ("NAMETAG_PORT", "65536", "at most 65535"),
-        ("NAMETAG_WORKERS", "0", "at least 1"),
+        ("NAMETAG_WORKERS", "-1", "at least 0"),
         ("NAMETAG_DEVICE", "gpu", "one of auto, cpu, cuda"),
         ("NAMETAG_REQUEST_TIMEOUT_S", "nan", "seconds"),
         ("NAMETAG_REQUEST_TIMEOUT_S", "-1", "seconds"),
