@@ -36,6 +36,9 @@ class Backend(Protocol):
     def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
         """(B, T, K) for padded features (B, T, D); every length is at least 1."""
 
+    def free_memory(self) -> None:
+        """Gives back what the device's allocator keeps, after it ran out of memory."""
+
 
 def _word_vectors(artefact: Artefact, types: WordTypes) -> Array:
     """(N, word_dim): the cased table's rows, then the lower-cased table's."""
@@ -86,6 +89,9 @@ class OnnxBackend:
         emissions: Array = out.transpose(1, 0, 2)  # (T, B, K) → (B, T, K)
         return emissions
 
+    def free_memory(self) -> None:
+        pass
+
 
 class TorchBackend:
     """The network itself, on any torch device."""
@@ -125,6 +131,10 @@ class TorchBackend:
             out = self._network.emissions(self._tensor(features), self._tensor(lengths))
             emissions: Array = out.cpu().numpy()
             return emissions
+
+    def free_memory(self) -> None:
+        if self.device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
 
 
 def network_of(artefact: Artefact) -> Any:

@@ -21,6 +21,7 @@ from model.tokeniser import Tokens, tokeniser
 
 TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
 _CACHED_TYPES = 1 << 16  # word types whose features are kept; at D = 128 that is 32 MiB
+_CACHED_CHARS = 1 << 22  # and of their characters; real words have 8 each
 
 
 class SelfTestError(RuntimeError):
@@ -38,6 +39,7 @@ class Tagger:
         self._encoder = artefact.vocabulary.encoder
         self._chain = artefact.chain
         self._rows: dict[str, int] = {}  # word type → row of _features
+        self._n_chars = 0  # of all keys of _rows
         # Row 0 is padding.
         self._features = np.zeros((1024, self.config.network.feature_dim), dtype=np.float32)
 
@@ -113,9 +115,11 @@ class Tagger:
         fresh = list({t: None for s in sentences for t in s if t not in self._rows})
         if not fresh:
             return
-        if len(self._rows) + len(fresh) >= _CACHED_TYPES and self._rows:
+        full = len(self._rows) + len(fresh) >= _CACHED_TYPES or self._n_chars > _CACHED_CHARS
+        if full and self._rows:
             # Start again rather than track use: the common words are back after a few batches.
             self._rows = {}
+            self._n_chars = 0
             self._features = self._features[:1024].copy()
             fresh = list({t: None for s in sentences for t in s})
         first = len(self._rows) + 1
@@ -129,6 +133,7 @@ class Tagger:
             computed = self.backend.features(self._encoder.encode(part))
             self._features[first + at : first + at + len(part)] = computed
         self._rows.update((token, first + i) for i, token in enumerate(fresh))
+        self._n_chars += sum(map(len, fresh))
 
     def self_test(self) -> None:
         """Reproduces expected.json, alone and in one batch. Raises SelfTestError for what differs."""

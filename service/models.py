@@ -61,6 +61,7 @@ class ServedModel:
             max_queue_requests=settings.max_queue_requests,
             max_queue_tokens=settings.max_queue_tokens,
             is_out_of_memory=_is_out_of_memory,
+            free_memory=tagger.backend.free_memory,
             name=f"tagger-{self.name}",
         )
 

@@ -158,10 +158,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         settings = self._service.settings
         ends = loop.time() + settings.grace_s
-        self._service.is_draining = True
-        if not self.force_exit:
-            await asyncio.sleep(min(settings.drain_delay_s, settings.grace_s))
-        await self._service.drain(max(0.0, ends - loop.time()))
+        await self._service.drain(delay_s=min(settings.drain_delay_s, settings.grace_s), ends=ends)
         # All is answered; what is left is writing the answers, for which a slow reader has this long.
         self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - loop.time()))
         await super().shutdown(sockets)

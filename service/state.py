@@ -30,10 +30,14 @@ class Service:
         self.models.start()
         self.is_started = True
 
-    async def drain(self, timeout_s: float) -> None:
-        """Refuses new work, and waits for what was accepted; then gives it up, which answers it."""
+    async def drain(self, *, delay_s: float, ends: float) -> None:
+        """Refuses new work, for ``delay_s`` at least, and waits for what was accepted.
+
+        What is not finished at ``ends``, a time of the event loop, is given up, which answers it.
+        """
         self.is_draining = True
-        if not await self.admission.idle(timeout_s):
+        await asyncio.sleep(delay_s)
+        if not await self.admission.idle(max(0.0, ends - asyncio.get_running_loop().time())):
             self.models.abandon()
 
     async def close(self) -> None:

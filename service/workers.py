@@ -35,7 +35,7 @@ def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None
         # Before the socket listens: a replica that accepts connections can answer them.
         service.models.load()
     except ModelsError as error:
-        print(f"nametag: {error}", file=sys.stderr)
+        sys.stderr.write(f"nametag: {error}\n")  # at once: print() lets other workers in between
         raise SystemExit(2) from None
     for model in service.models.all:
         fields = {"model": model.reference, "backend": model.tagger.backend.name, "trouble": model.trouble}

@@ -38,13 +38,14 @@ def check_finished(client):
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["sentences"]) == 50
 
 
-def test_sigterm_finishes_what_was_accepted_says_so_and_exits_with_0(tiny_artefact):
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_being_told_to_stop_finishes_what_was_accepted_says_so_and_exits_with_0(tiny_artefact, told):
     with (
         process(model=tiny_artefact, drain_delay_s=0) as service,
         socket.create_connection(("127.0.0.1", service.port), timeout=20) as client,
     ):
         begun_request(client)
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(told)
         url = f"http://127.0.0.1:{service.port}"
         while (answer := httpx.get(url + "/readyz")).status_code == 200:
             pass
@@ -55,6 +56,7 @@ def test_sigterm_finishes_what_was_accepted_says_so_and_exits_with_0(tiny_artefa
         assert httpx.get(url + "/livez").status_code == 200
         check_finished(client)
         assert service.wait() == 0
+        assert '"stopped"' in service.log[-1]
 
 
 def test_sigterm_lets_every_worker_finish_what_it_accepted(tiny_artefact):

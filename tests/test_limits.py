@@ -226,6 +226,19 @@ def test_a_full_queue_is_a_429_and_the_service_stays_live_and_ready(tiny_artefac
         assert service.tag(["Bob"])
 
 
+def test_requests_whose_body_is_still_arriving_count(tiny_artefact):
+    with (
+        running(tiny_artefact, max_queue_requests=1) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=10) as client,
+    ):
+        client.sendall(
+            b"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        service.refused(429, "overloaded", json={"sentences": ["Ann"]})
+
+
 def test_tokens_and_bytes_in_the_queue_are_bounded_too(narrow):
     with ThreadPoolExecutor(1) as pool:
         gate = narrow.gate()

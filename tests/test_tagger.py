@@ -109,6 +109,14 @@ def test_a_cache_of_word_types_that_overflows_changes_no_answer(monkeypatch):
     assert_same([small.tag([s])[0] for s in sentences], expected)
 
 
+def test_long_word_types_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(tagger_module, "_CACHED_CHARS", 1_000)
+    tagger = a_tagger()
+    for i in range(50):
+        tagger.tag([[f"{i}" + "x" * 100, "met"]])
+        assert sum(map(len, tagger._rows)) < 1_200
+
+
 def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
     sentences = [[f"w{i}", "met", f"x{i}"] for i in range(3000)]
     tagger = a_tagger()
