@@ -165,9 +165,10 @@ class Server(uvicorn.Server):
 
     def run_until_told(self, sock: socket.socket) -> None:
         """Serves until SIGTERM or SIGINT, and returns when everything accepted has been answered."""
-        # uvicorn raises the signals again that it has seen, to whoever handled them before: us.
+        # uvicorn takes these over once it starts, and at its end raises again what it has seen, to
+        # whoever handled it before: us. What comes in between must not be lost.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda *_: setattr(self, "should_exit", True))
         self.run([sock])
 
 

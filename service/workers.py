@@ -49,7 +49,9 @@ def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None
 
 
 def _leave(*_: object) -> None:
-    raise SystemExit(0)
+    # Nothing was accepted yet. An exception here could come up inside an import of C code, which
+    # would make another one of it.
+    os._exit(0)
 
 
 def supervise(settings: Settings, sock: socket.socket) -> int:

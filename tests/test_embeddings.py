@@ -91,3 +91,16 @@ def test_wrong_paths_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"empty\.txt: holds no word vectors"):
         read_vectors(tmp_path / "empty.txt")
     assert main(["embeddings", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "v.bin")]) == 2
+
+
+def test_fasttexts_own_models_are_read_with_their_subwords(tmp_path: Path) -> None:
+    from gensim.models import FastText
+    from gensim.models.fasttext import save_facebook_model
+
+    model = FastText(
+        [["Ada", "met", "Zoë"]] * 5, vector_size=4, min_count=1, bucket=50, epochs=1, workers=1
+    )
+    save_facebook_model(model, str(tmp_path / "model.bin"))
+    read = read_vectors(tmp_path / "model.bin")
+    assert sorted(read.words) == ["Ada", "Zoë", "met"]
+    np.testing.assert_allclose(read.rows[read.words.index("Ada")], model.wv["Ada"], atol=1e-5)
