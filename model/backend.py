@@ -141,16 +141,9 @@ def network_of(artefact: Artefact) -> Any:
     """The torch network with the artefact's weights, word tables included. Every weight must fit."""
     import torch
 
-    from model.network import BiRnnTagger
+    from model.network import network_for
 
-    words = artefact.vocabulary
-    network = BiRnnTagger(
-        artefact.config.network,
-        n_cased=len(words.cased),
-        n_lower=len(words.lower),
-        n_chars=len(words.chars),
-        n_labels=len(artefact.config.scheme.labels),
-    )
+    network = network_for(artefact.config, artefact.vocabulary)
     state = {name: torch.from_numpy(np.array(value)) for name, value in artefact.weights.items()}
     for name, table in artefact.tables.items():
         state[name] = torch.from_numpy(table.look_up(np.arange(len(table.rows))))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.config import NetworkConfig
-from model.features import PAD_ID, SHAPES, UNK_ID
+from model.config import NetworkConfig, TaggerConfig
+from model.features import PAD_ID, SHAPES, UNK_ID, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -203,3 +203,14 @@ class BiRnnTagger(nn.Module):
         past a sentence's length, any row. Every length is at least 1."""
         features = self.words(types, dropout or Dropout())  # (N, D)
         return self.emissions(features[index], lengths, dropout)
+
+
+def network_for(config: TaggerConfig, vocabulary: Vocabulary) -> BiRnnTagger:
+    """A network of the configured shape, as wide as the vocabulary, with fresh weights."""
+    return BiRnnTagger(
+        config.network,
+        n_cased=len(vocabulary.cased),
+        n_lower=len(vocabulary.lower),
+        n_chars=len(vocabulary.chars),
+        n_labels=len(config.scheme.labels),
+    )

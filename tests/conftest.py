@@ -10,7 +10,7 @@ import torch
 from model.artefact import Artefact, save
 from model.config import NetworkConfig, TaggerConfig
 from model.features import PAD, UNK, Vocabulary
-from model.network import BiRnnTagger, TypeTensors
+from model.network import TypeTensors, network_for
 from training.export import make_artefact
 
 # Where two processes share the processors, torch's threads spend their time waiting for each other.
@@ -31,13 +31,7 @@ def random_artefact(seed: int = 0, name: str = "tiny", **shape: object) -> Artef
         (PAD, UNK, *WORDS), (PAD, UNK, *lower), (PAD, UNK, *sorted(set("".join(WORDS))))
     )
     torch.manual_seed(seed)
-    network = BiRnnTagger(
-        config.network,
-        n_cased=len(vocabulary.cased),
-        n_lower=len(vocabulary.lower),
-        n_chars=len(vocabulary.chars),
-        n_labels=len(config.scheme.labels),
-    )
+    network = network_for(config, vocabulary)
     t = vocabulary.encoder.encode(WORDS)
     types = TypeTensors(*(torch.from_numpy(ids) for ids in (t.cased, t.lower, t.shapes, t.chars)))
     n = torch.tensor([len(WORDS)])

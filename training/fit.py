@@ -26,7 +26,7 @@ from model.config import TaggerConfig
 from model.features import PAD_ID, Vocabulary
 from model.head import Chain, Tagged, decode, legality
 from model.loss import crf_loss, softmax_loss
-from model.network import BiRnnTagger
+from model.network import BiRnnTagger, network_for
 from training.batches import (
     Batch,
     Batches,
@@ -74,14 +74,7 @@ class DevSet:
 
 def new_network(config: TaggerConfig, lexicon: Lexicon, tune: bool) -> BiRnnTagger:
     """A network with fresh weights and the lexicon's pretrained tables, frozen unless ``tune``."""
-    words = lexicon.vocabulary
-    network = BiRnnTagger(
-        config.network,
-        n_cased=len(words.cased),
-        n_lower=len(words.lower),
-        n_chars=len(words.chars),
-        n_labels=len(config.scheme.labels),
-    )
+    network = network_for(config, lexicon.vocabulary)
     for table, rows in ((network.words.cased, lexicon.cased), (network.words.lower, lexicon.lower)):
         if table is not None and rows is not None:
             with torch.no_grad():
