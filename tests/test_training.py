@@ -103,10 +103,22 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_one_that_is_n
     assert [name for name in whole if whole[name].tobytes() != resumed[name].tobytes()] == []
 
 
+# Variants bring word types that the data itself has not, so the store of types that a resumed run
+# has built up is another than that of a run from the start.
+VARIANTS = ("--set", "augment.lower=0.3", "--set", "augment.upper=0.3", "--set", "augment.title=0.3")
+
+
+@pytest.mark.parametrize(
+    ("variants", "cut_at_step"), [((), 14), (VARIANTS, 34)], ids=["plain", "augmented"]
+)
 def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
-    some_sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variants: tuple[str, ...],
+    cut_at_step: int,
+    some_sentences: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = ("--hidden", "8", "--epochs", "3", "--set", "batches.max_batch_sentences=8")
+    options = ("--hidden", "8", "--epochs", "4", "--set", "batches.max_batch_sentences=8", *variants)
     assert train(some_sentences, tmp_path / "whole", *options) == 0
     steps = 0
     one_step = fit_module.Fit._step
@@ -114,7 +126,7 @@ def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
     def interrupted(self: fit_module.Fit, *given: object) -> None:
         nonlocal steps
         steps += 1
-        if steps == 14:
+        if steps == cut_at_step:
             raise KeyboardInterrupt
         one_step(self, *given)  # type: ignore[arg-type]
         self.save(*divmod(self.step, len(self.batches.epoch(0))))
@@ -125,6 +137,8 @@ def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
     assert train(some_sentences, tmp_path / "cut", *options, "--resume") == 0
     a, b = ((tmp_path / n / "weights.safetensors").read_bytes() for n in ("whole", "cut"))
     assert a == b
+    whole, cut = (load(tmp_path / n).training["history"] for n in ("whole", "cut"))
+    assert [{**h, "seconds": 0} for h in whole] == [{**h, "seconds": 0} for h in cut]
 
 
 def test_a_run_is_not_resumed_with_other_settings(

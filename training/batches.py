@@ -97,10 +97,15 @@ def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], s
     for b, (row, label) in enumerate(zip(rows, labels, strict=True)):
         padded[b, : len(row)] = row
         targets[b, : len(row)] = label
-    used, index = np.unique(padded, return_inverse=True)
+    used, first_at, index = np.unique(padded, return_index=True, return_inverse=True)
+    # In the order in which the batch has them, not the store: that depends on all that came before,
+    # which a resumed run has not seen, and dropout would fall on other types.
+    order = np.argsort(first_at)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
     return Batch(
-        store.tensors(used),
-        torch.from_numpy(index.reshape(shape).astype(np.int64)),
+        store.tensors(used[order]),
+        torch.from_numpy(rank[index.reshape(shape)]),
         torch.tensor(lengths),
         torch.from_numpy(targets),
     )
