@@ -34,7 +34,7 @@ from safetensors.numpy import save as save_tensors
 
 from model.config import TaggerConfig
 from model.features import Vocabulary
-from model.head import Chain, legality
+from model.head import Chain, chain_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -86,12 +86,8 @@ class Artefact:
     @property
     def chain(self) -> Chain:
         """The head's chain: what was learnt plus what IOB2 forbids."""
-        legal = legality(self.config.scheme)
-        return Chain(
-            self.weights["start"].astype(np.float64) + legal.start,
-            self.weights["transitions"].astype(np.float64) + legal.transitions,
-            self.weights["end"].astype(np.float64) + legal.end,
-        )
+        w = self.weights
+        return chain_of(w["start"], w["transitions"], w["end"], self.config.scheme)
 
 
 def _files_of(artefact: Artefact) -> dict[str, bytes]:

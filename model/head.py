@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from model.labels import LabelScheme, Span, spans_of
 
@@ -40,6 +40,16 @@ def legality(scheme: LabelScheme) -> Chain:
         np.array([0.0 if scheme.may_open(b) else ILLEGAL for b in labels]),
         np.array([[0.0 if scheme.may_follow(a, b) else ILLEGAL for b in labels] for a in labels]),
         np.zeros(len(labels)),
+    )
+
+
+def chain_of(start: ArrayLike, transitions: ArrayLike, end: ArrayLike, scheme: LabelScheme) -> Chain:
+    """A head's chain: its own scores, and what IOB2 forbids."""
+    legal = legality(scheme)
+    return Chain(
+        np.asarray(start, dtype=np.float64) + legal.start,
+        np.asarray(transitions, dtype=np.float64) + legal.transitions,
+        np.asarray(end, dtype=np.float64) + legal.end,
     )
 
 

@@ -6,7 +6,7 @@ draws what an uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -154,7 +154,6 @@ class Batches:
         seed: int,
     ) -> None:
         self._sets = sets
-        self._scheme = scheme
         self._config = config
         self._augment = augment
         self._names = names
@@ -204,6 +203,3 @@ class EpochBatches:
     def __getitem__(self, step: int) -> Batch:
         chosen = self.plan[step]
         return make_batch([self.rows[i] for i in chosen], [self.labels[i] for i in chosen], self.store)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (self[step] for step in range(len(self)))

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.config import TaggerConfig
-from model.features import PAD_ID, Vocabulary
-from model.head import Chain, Tagged, decode, legality
+from model.features import Vocabulary
+from model.head import Chain, Tagged, chain_of, decode, legality
 from model.loss import crf_loss, softmax_loss
 from model.network import BiRnnTagger, network_for
 from training.batches import (
     Batch,
     Batches,
-    EpochBatches,
     LabelledSet,
     TypeStore,
     buckets,
@@ -91,17 +89,11 @@ def learning_rate(config: OptimiserConfig, done: float) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
 
 
-def chain_of(network: BiRnnTagger, config: TaggerConfig) -> Chain:
-    legal = legality(config.scheme)
-
-    def plus(parameter: Tensor, rule: Any) -> Any:
-        return parameter.detach().cpu().double().numpy() + rule
-
-    return Chain(
-        plus(network.start, legal.start),
-        plus(network.transitions, legal.transitions),
-        plus(network.end, legal.end),
+def network_chain(network: BiRnnTagger, config: TaggerConfig) -> Chain:
+    start, transitions, end = (
+        parameter.detach().cpu().numpy() for parameter in (network.start, network.transitions, network.end)
     )
+    return chain_of(start, transitions, end, config.scheme)
 
 
 @dataclass(frozen=True)
@@ -184,6 +176,11 @@ class Fit:
         self.trained: dict[str, Tensor] = {
             n: p for n, p in self.network.named_parameters() if p.requires_grad
         }
+        legal = legality(config.scheme)
+        self._legal = [
+            torch.as_tensor(part, dtype=torch.float32, device=device)
+            for part in (legal.start, legal.transitions, legal.end)
+        ]
         self.history: list[EpochRecord] = []
         self.best_f1 = -1.0
         self.step = 0  # over all epochs
@@ -251,13 +248,8 @@ class Fit:
         emissions = emissions.float()
         if self.config.network.head == "softmax":
             return softmax_loss(emissions, batch.labels)
-        legal = legality(self.config.scheme)
-
-        def plus(parameter: Tensor, rule: Any) -> Tensor:
-            return parameter + torch.as_tensor(rule, dtype=torch.float32, device=parameter.device)
-
-        start, end = plus(network.start, legal.start), plus(network.end, legal.end)
-        moves = plus(network.transitions, legal.transitions)
+        learnt = (network.start, network.transitions, network.end)
+        start, moves, end = (own + legal for own, legal in zip(learnt, self._legal, strict=True))
         return crf_loss(emissions, batch.labels, batch.lengths, start, moves, end)
 
     def _step(self, batch: Batch, total_steps: int) -> None:
@@ -293,7 +285,7 @@ class Fit:
         if self.recipe.optimiser.average_decay:
             self._copy(self._average.values)
         totals = [0.0, 0.0, 0.0]
-        chain = chain_of(self.network, self.config)
+        chain = network_chain(self.network, self.config)
         for part in self.dev:
             emitted = emit(self.network, part.sentences, store, self.device)
             answers = decode_all(emitted, chain, self.config)
@@ -318,11 +310,12 @@ class Fit:
         config = self.recipe.optimiser
         store = self.batches.store
         # All epochs draw the same number of sentences, but not of batches: near enough for a schedule.
-        total_steps = config.epochs * len(self.batches.epoch(0))
+        first = self.batches.epoch(0)
+        total_steps = config.epochs * len(first)
         saved_at = time.monotonic()
         while epoch < config.epochs and not self._is_stuck():
             began = time.monotonic()
-            batches: EpochBatches = self.batches.epoch(epoch)
+            batches = self.batches.epoch(epoch) if epoch else first
             if not skip:
                 self._sums = [0.0, 0.0, 0.0]
             steps = range(skip, len(batches))
@@ -357,11 +350,3 @@ class Fit:
         scores = [record.dev_f1 for record in self.history]
         best = max(scores, default=0.0)
         return best > 0 and scores[::-1].index(best) >= self.recipe.optimiser.patience
-
-
-def zero_padding_row(network: BiRnnTagger) -> None:
-    """<PAD> is no word: its rows are 0, whatever an initialisation put there."""
-    with torch.no_grad():
-        for table in (network.words.cased, network.words.lower, network.words.chars):
-            if table is not None:
-                table.weight[PAD_ID] = 0

@@ -25,7 +25,7 @@ from training.batches import LabelledSet, TypeStore
 from training.corpus import Sentence, read_corpus, split_by_document
 from training.embeddings import Vectors, read_vectors
 from training.export import make_artefact
-from training.fit import CHECKPOINT, DevSet, Fit, chain_of, decode_all, emit, new_network, zero_padding_row
+from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chain, new_network
 from training.metrics import span_scores
 from training.names import read_names
 from training.recipe import Recipe
@@ -132,7 +132,7 @@ def _from_artefact(
 def _fit_temperature(fit: Fit, store: TypeStore) -> float:
     """The temperature under which the dev spans' scores are most likely: the least log loss, as the
     mean over the dev sets, so that a large set with loose labels does not decide for all."""
-    chain = chain_of(fit.network, fit.config)
+    chain = network_chain(fit.network, fit.config)
     parts = [
         (
             emit(fit.network, part.sentences, store, fit.device),
@@ -177,7 +177,6 @@ def train(
     else:
         config, lexicon, network = _fresh(recipe, train_sets)
         vocabulary = lexicon.vocabulary
-        zero_padding_row(network)
         for path in filter(None, (recipe.vectors.cased, recipe.vectors.lower)):
             hashes[path] = _sha256(Path(path))
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
