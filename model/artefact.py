@@ -3,7 +3,8 @@
     config.json           format, tagger configuration, and how it was trained ("training")
     cased.txt lower.txt   the words of the two tables, a line each; a line's number is an id
     chars.json            the characters, a list
-    weights.safetensors   the network; word tables as int8 with one float32 scale a row
+    pieces.txt            the word pieces, a line each, of a network with a context encoder
+    weights.safetensors   the network; its largest matrices as int8 with one float32 scale a row
     word_types.onnx       word types → features   \\  the same network for ONNX Runtime,
     sentences.onnx        features → emissions    /   so that a CPU needs no torch
     expected.json         sentences with the answers that whoever loads this must reproduce
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,12 +40,19 @@ from model.head import Chain, chain_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-TABLES = ("words.cased.weight", "words.lower.weight")
+# What is kept as int8: the tables of words and of pieces, and the context encoder's products.
+TABLES = ("words.cased.weight", "words.lower.weight", "context.pieces.weight")
+_PRODUCT = re.compile(r"context\.layers\.\d+\.(attend|attended|widen|narrow)\.weight")
 _NEEDED = (
     "config.json", "cased.txt", "lower.txt", "chars.json", "weights.safetensors", "expected.json",
     "MODEL_CARD.md",
 )  # fmt: skip
 Weights = dict[str, NDArray[Any]]
+
+
+def is_quantised(name: str) -> bool:
+    """Whether the weight of this name is kept as int8."""
+    return name in TABLES or _PRODUCT.fullmatch(name) is not None
 
 
 class ArtefactError(ValueError):
@@ -52,7 +61,7 @@ class ArtefactError(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """A word table of int8 rows, each with its scale; row i is ``rows[i] * scales[i]``."""
+    """A matrix of int8 rows, each with its scale; row i is ``rows[i] * scales[i]``."""
 
     rows: NDArray[np.int8]  # (V, D)
     scales: NDArray[np.float32]  # (V,)
@@ -66,13 +75,13 @@ class Table:
         return cls(np.clip(np.rint(values / safe), -127, 127).astype(np.int8), scales)
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) float32."""
-        return self.rows[ids] * self.scales[ids, None]
+        """float32, of ``ids``' shape and then D."""
+        return self.rows[ids] * self.scales[ids][..., None]
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """One trained tagger, in memory. ``weights`` holds all but the word tables, as float32."""
+    """One trained tagger, in memory. ``weights`` holds all but what is quantised, as float32."""
 
     config: TaggerConfig
     vocabulary: Vocabulary
@@ -100,7 +109,9 @@ def _files_of(artefact: Artefact) -> dict[str, bytes]:
     for name, table in artefact.tables.items():
         tensors[f"{name}.int8"] = table.rows
         tensors[f"{name}.scale"] = table.scales
+    pieces = artefact.vocabulary.pieces
     return {
+        **({"pieces.txt": "".join(f"{p}\n" for p in pieces).encode()} if pieces else {}),
         "config.json": _json(config),
         "cased.txt": "".join(f"{w}\n" for w in artefact.vocabulary.cased).encode(),
         "lower.txt": "".join(f"{w}\n" for w in artefact.vocabulary.lower).encode(),
@@ -216,23 +227,28 @@ def load(folder: Path) -> Artefact:
         tensors = load_tensors(files["weights.safetensors"])
         tables = {
             name: Table(tensors.pop(f"{name}.int8"), tensors.pop(f"{name}.scale"))
-            for name in TABLES
-            if f"{name}.int8" in tensors
+            for name in sorted(n.removesuffix(".int8") for n in tensors if n.endswith(".int8"))
         }
         n_labels = len(tagger.scheme.labels)
         shapes = {"start": (n_labels,), "transitions": (n_labels, n_labels), "end": (n_labels,)}
         for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 raise ValueError(f"the shape of {name!r} is {tensors[name].shape}, expected {shape}")
-    for name, words in (("cased", cased), ("lower", lower)):
-        table = tables.get(f"words.{name}.weight")
-        width = getattr(tagger.network, f"{name}_dim")
+    with _reading(folder / "pieces.txt"):
+        pieces = _lines(files["pieces.txt"]) if tagger.network.context_layers else ()
+    network = tagger.network
+    for name, words, width, table_name in (
+        ("cased", cased, network.cased_dim, TABLES[0]),
+        ("lower", lower, network.lower_dim, TABLES[1]),
+        ("pieces", pieces, network.context_dim if pieces else 0, TABLES[2]),
+    ):
+        table = tables.get(table_name)
         if (table.rows.shape if table else (len(words), 0)) != (len(words), width):
             raise ArtefactError(
                 f"{folder}: {name}.txt has {len(words)} words for a width of {width}, "
                 f"the table's shape is {table.rows.shape if table else None}"
             )
-    vocabulary = Vocabulary(cased, lower, chars, tagger.normalisation)
+    vocabulary = Vocabulary(cased, lower, chars, tagger.normalisation, pieces)
     graphs = {name: data for name, data in files.items() if name.endswith(".onnx")}
     return Artefact(tagger, vocabulary, tensors, tables, graphs, expected, training, card)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact, ArtefactError
 from model.features import WordTypes
+from model.wordpiece import Layout
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,11 @@ class Backend(Protocol):
     def features(self, types: WordTypes) -> Array:
         """(N, D) for N word types; N is at least 1."""
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
-        """(B, T, K) for padded features (B, T, D); every length is at least 1."""
+    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
+        """(B, T, K) for padded features (B, T, D); every length is at least 1.
+
+        ``layout``: the batch's pieces, for a network with a context encoder.
+        """
 
     def free_memory(self) -> None:
         """Gives back what the device's allocator keeps, after it ran out of memory."""
@@ -43,7 +47,8 @@ class Backend(Protocol):
 def _word_vectors(artefact: Artefact, types: WordTypes) -> Array:
     """(N, word_dim): the cased table's rows, then the lower-cased table's."""
     ids = {"words.cased.weight": types.cased, "words.lower.weight": types.lower}
-    parts = [table.look_up(ids[name]) for name, table in sorted(artefact.tables.items())]
+    tables = artefact.tables
+    parts = [tables[name].look_up(rows) for name, rows in ids.items() if name in tables]
     return np.concatenate(parts, 1) if parts else np.empty((len(types.shapes), 0), np.float32)
 
 
@@ -83,9 +88,17 @@ class OnnxBackend:
         features: Array = out
         return features
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
+    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
         time_major = np.ascontiguousarray(features.transpose(1, 0, 2))  # (T, B, D)
-        (out,) = self._sentences.run(None, {"features": time_major, "lengths": lengths.astype(np.int32)})
+        inputs: dict[str, NDArray[Any]] = {"features": time_major, "lengths": lengths.astype(np.int32)}
+        if layout is not None:
+            inputs |= {
+                "piece_vectors": self._artefact.tables["context.pieces.weight"].look_up(layout.pieces),
+                "piece_shapes": layout.shapes,
+                "is_piece": layout.pieces != 0,
+                "at": np.ascontiguousarray(layout.at.T),
+            }
+        (out,) = self._sentences.run(None, inputs)
         emissions: Array = out.transpose(1, 0, 2)  # (T, B, K) → (B, T, K)
         return emissions
 
@@ -126,9 +139,15 @@ class TorchBackend:
             features: Array = out.cpu().numpy()
             return features
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64]) -> Array:
+    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
         with self._torch.inference_mode():
-            out = self._network.emissions(self._tensor(features), self._tensor(lengths))
+            tensors = None
+            if layout is not None:
+                from model.network import LayoutTensors
+
+                parts = (layout.pieces, layout.shapes, layout.at)
+                tensors = LayoutTensors(*(self._tensor(part) for part in parts))
+            out = self._network.emissions(self._tensor(features), self._tensor(lengths), layout=tensors)
             emissions: Array = out.cpu().numpy()
             return emissions
 

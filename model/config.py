@@ -29,6 +29,10 @@ class NetworkConfig:
     char_filters: int = 64
     char_width: int = 3  # characters that one filter sees; odd
     shape_dim: int = 8
+    context_layers: int = 0  # of a transformer over word pieces (model/context.py)
+    context_dim: int = 384
+    context_heads: int = 12
+    context_inner: int = 1536
 
     def __post_init__(self) -> None:
         for name, value, known in (("cell", self.cell, CELLS), ("head", self.head, HEADS)):
@@ -39,6 +43,11 @@ class NetworkConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
         if self.char_filters and self.char_width % 2 == 0:
             raise ValueError(f"char_width is {self.char_width}: an odd number is expected")
+        if self.context_dim % self.context_heads:
+            raise ValueError(
+                f"context_dim is {self.context_dim}: a multiple of context_heads, {self.context_heads}, "
+                "is expected"
+            )
         if not (self.cased_dim or self.lower_dim or self.char_filters):
             raise ValueError("the network would see neither words nor characters")
 

@@ -7,6 +7,7 @@ from its form alone, so each form is encoded once, however often it occurs:
     lower    row of the lower-cased word table: finds POTTER and potter where only Potter is known
     shape    capitalisation class (SHAPES)
     chars    character ids; of a long word the first and the last CHAR_WINDOW / 2
+    pieces   subword ids, where the network has a context encoder (model/wordpiece.py)
 
 Looking a row up by its id is the tutorials' one-hot vector times a weight matrix, without the
 multiplications by zero.
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.normalisation import normalisation
+from model.wordpiece import WordPieces
 
 PAD, UNK = "<PAD>", "<UNK>"
 PAD_ID, UNK_ID = 0, 1
@@ -71,6 +73,7 @@ class Vocabulary:
     lower: tuple[str, ...]
     chars: tuple[str, ...]
     normalisation: str = "cased-1"
+    pieces: tuple[str, ...] = ()  # of a network with a context encoder; starts [PAD]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -85,6 +88,7 @@ class WordTypes:
     lower: Ids  # (N,)
     shapes: Ids  # (N,)
     chars: Ids  # (N, CHAR_WINDOW), PAD_ID after the word's end
+    pieces: Ids  # (N, PIECE_WINDOW), 0 after the last; (N, 0) without a context encoder
 
 
 @dataclass
@@ -101,6 +105,7 @@ class Encoder:
         self._cased = _index(self.vocabulary.cased, "cased words")
         self._lower = _index(self.vocabulary.lower, "lower-cased words")
         self._chars = _index(self.vocabulary.chars, "characters")
+        self.pieces = WordPieces(self.vocabulary.pieces) if self.vocabulary.pieces else None
 
     def encode(self, tokens: Sequence[str]) -> WordTypes:
         """The tokens' word types, in order, one row a token. O(total characters)."""
@@ -118,7 +123,11 @@ class Encoder:
             window = form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:]
             for j, char in enumerate(window):
                 chars[i, j] = self._chars.get(char, UNK_ID)
-        return WordTypes(cased, lower, shapes, chars)
+        if self.pieces:
+            pieces = self.pieces.rows([self._normalise(token) for token in tokens])
+        else:
+            pieces = np.empty((n, 0), dtype=np.int64)
+        return WordTypes(cased, lower, shapes, chars, pieces)
 
 
 def distinct(sentences: Iterable[Sequence[str]]) -> tuple[list[str], list[list[int]]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import NetworkConfig, TaggerConfig
+from model.context import ContextEncoder
 from model.features import PAD_ID, SHAPES, UNK_ID, Vocabulary
 
 
@@ -29,6 +30,15 @@ class TypeTensors:
 
 
 @dataclass(frozen=True)
+class LayoutTensors:
+    """model.wordpiece.Layout as tensors on one device."""
+
+    pieces: Tensor  # (R, S) int64
+    shapes: Tensor  # (R, S)
+    at: Tensor  # (B, T)
+
+
+@dataclass(frozen=True)
 class Dropout:
     """Probabilities, all 0 outside training."""
 
@@ -36,6 +46,7 @@ class Dropout:
     output: float = 0.0  # likewise, of a hidden unit, between layers and after the last
     words: float = 0.0  # of a word type's vectors, which become <UNK>'s
     chars: float = 0.0  # of a word type's characters, one by one, which become <UNK>
+    context: float = 0.0  # between the context encoder's layers
 
 
 def locked_dropout(x: Tensor, p: float) -> Tensor:
@@ -161,13 +172,24 @@ class BiRnnTagger(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, *, n_cased: int, n_lower: int, n_chars: int, n_labels: int
+        self,
+        config: NetworkConfig,
+        *,
+        n_cased: int,
+        n_lower: int,
+        n_chars: int,
+        n_labels: int,
+        n_pieces: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.words = WordEncoder(config, n_cased, n_lower, n_chars)
-        self.layers = nn.ModuleList()
+        self.context: ContextEncoder | None = None
         width = config.feature_dim
+        if config.context_layers:
+            self.context = ContextEncoder(config, n_pieces)
+            width += config.context_dim
+        self.layers = nn.ModuleList()
         for _ in range(config.n_layers):
             cells = (make_cell(config.cell, width, config.hidden_dim) for _ in range(config.n_directions))
             self.layers.append(nn.ModuleList(cells))
@@ -179,9 +201,22 @@ class BiRnnTagger(nn.Module):
         self.transitions = nn.Parameter(torch.zeros(n_labels, n_labels), requires_grad=learnt)
         self.end = nn.Parameter(torch.zeros(n_labels), requires_grad=learnt)
 
-    def emissions(self, x: Tensor, lengths: Tensor, dropout: Dropout | None = None) -> Tensor:
-        """(B, T, K) for features (B, T, D) and lengths (B,); past a length they mean nothing."""
+    def emissions(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        dropout: Dropout | None = None,
+        layout: LayoutTensors | None = None,
+    ) -> Tensor:
+        """(B, T, K) for features (B, T, D) and lengths (B,); past a length they mean nothing.
+
+        ``layout``: the batch's pieces, for a network with a context encoder.
+        """
         drop = dropout or Dropout()
+        if self.context is not None:
+            assert layout is not None
+            context = self.context(layout.pieces, layout.shapes, layout.at, drop.context)
+            x = torch.cat([x, context.to(x.dtype)], 2)  # (B, T, D + E)
         x = locked_dropout(x, drop.features)
         backwards = reversal(lengths, x.size(1))[:, :, None] if self.config.bidirectional else None
         for cells in self.layers:
@@ -197,12 +232,17 @@ class BiRnnTagger(nn.Module):
         return out
 
     def forward(
-        self, types: TypeTensors, index: Tensor, lengths: Tensor, dropout: Dropout | None = None
+        self,
+        types: TypeTensors,
+        index: Tensor,
+        lengths: Tensor,
+        dropout: Dropout | None = None,
+        layout: LayoutTensors | None = None,
     ) -> Tensor:
         """Emissions (B, T, K). ``index`` (B, T) holds each token's row among the N word types;
         past a sentence's length, any row. Every length is at least 1."""
         features = self.words(types, dropout or Dropout())  # (N, D)
-        return self.emissions(features[index], lengths, dropout)
+        return self.emissions(features[index], lengths, dropout, layout)
 
 
 def network_for(config: TaggerConfig, vocabulary: Vocabulary) -> BiRnnTagger:
@@ -213,4 +253,5 @@ def network_for(config: TaggerConfig, vocabulary: Vocabulary) -> BiRnnTagger:
         n_lower=len(vocabulary.lower),
         n_chars=len(vocabulary.chars),
         n_labels=len(config.scheme.labels),
+        n_pieces=len(vocabulary.pieces),
     )

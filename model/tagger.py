@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.artefact import Artefact, load
 from model.backend import Backend, choose_backend
 from model.head import Tagged, decode
 from model.sentences import sentences_of
 from model.tokeniser import Tokens, tokeniser
+from model.wordpiece import PIECE_WINDOW, Layout, lay_out
 
 TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
 _CACHED_TYPES = 1 << 16  # word types whose features are kept; at D = 128 that is 32 MiB
@@ -42,6 +44,9 @@ class Tagger:
         self._n_chars = 0  # of all keys of _rows
         # Row 0 is padding.
         self._features = np.zeros((1024, self.config.network.feature_dim), dtype=np.float32)
+        # What the context encoder reads of a word type: its pieces, then its shape.
+        width = PIECE_WINDOW + 1 if self._encoder.pieces else 0
+        self._pieces = np.zeros((1024, width), dtype=np.int64)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", backend: str = "auto", threads: int = 1) -> Tagger:
@@ -74,7 +79,9 @@ class Tagger:
         self._learn_types([sentences[i] for i in full])
         for b, i in enumerate(full):
             rows[b, : lengths[b]] = [self._rows[token] for token in sentences[i]]
-        emissions = self.backend.emissions(self._features[rows], lengths)  # (B, T, K)
+        emissions = self.backend.emissions(
+            self._features[rows], lengths, self._layout(rows, lengths.tolist())
+        )  # (B, T, K)
         tagged = decode(
             emissions,
             lengths.tolist(),
@@ -86,6 +93,13 @@ class Tagger:
         for i, answer in zip(full, tagged, strict=True):
             answers[i] = answer
         return answers
+
+    def _layout(self, rows: NDArray[np.int64], lengths: list[int]) -> Layout | None:
+        pieces = self._encoder.pieces
+        if not pieces:
+            return None
+        types, shapes = self._pieces[:, :-1], self._pieces[:, -1]
+        return lay_out(types, shapes, rows, lengths, pieces.first, pieces.last)
 
     def tag_all(
         self,
@@ -121,17 +135,21 @@ class Tagger:
             self._rows = {}
             self._n_chars = 0
             self._features = self._features[:1024].copy()
+            self._pieces = self._pieces[:1024].copy()
             fresh = list({t: None for s in sentences for t in s})
         first = len(self._rows) + 1
         needed = first + len(fresh)
         if needed > len(self._features):
-            grown = np.zeros((max(needed, 2 * len(self._features)), self._features.shape[1]), np.float32)
-            grown[:first] = self._features[:first]
-            self._features = grown
+            more = max(needed, 2 * len(self._features)) - len(self._features)
+            self._features = np.pad(self._features, ((0, more), (0, 0)))
+            self._pieces = np.pad(self._pieces, ((0, more), (0, 0)))
         for at in range(0, len(fresh), 4096):  # bounds the memory of the character encoder
             part = fresh[at : at + 4096]
-            computed = self.backend.features(self._encoder.encode(part))
-            self._features[first + at : first + at + len(part)] = computed
+            types = self._encoder.encode(part)
+            mine = slice(first + at, first + at + len(part))
+            self._features[mine] = self.backend.features(types)
+            if self._encoder.pieces:
+                self._pieces[mine] = np.column_stack((types.pieces, types.shapes))
         self._rows.update((token, first + i) for i, token in enumerate(fresh))
         self._n_chars += sum(map(len, fresh))
 

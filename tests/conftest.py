@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from model.artefact import Artefact, save
 from model.config import NetworkConfig, TaggerConfig
 from model.features import PAD, UNK, Vocabulary
-from model.network import TypeTensors, network_for
+from model.network import LayoutTensors, TypeTensors, network_for
+from model.wordpiece import lay_out
 from training.export import make_artefact
 
 # Where two processes share the processors, torch's threads spend their time waiting for each other.
 torch.set_num_threads(1)
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PIECES = (
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", *_LETTERS, ".", ",", "'", *(f"##{c}" for c in _LETTERS),
+    "harry", "pot", "##ter", "spell", "her", "##mi", "##one", "new",
+)  # fmt: skip
 WORDS = "Harry Potter and Hermione Granger invented a new spell met London . ,".split()
 
 
@@ -27,14 +34,24 @@ def random_artefact(seed: int = 0, name: str = "tiny", **shape: object) -> Artef
     }  # fmt: skip
     config = TaggerConfig(name=name, network=NetworkConfig(**{**defaults, **shape}))  # type: ignore[arg-type]
     lower = sorted({w.lower() for w in WORDS})
+    chars = sorted(set("".join(WORDS)))
     vocabulary = Vocabulary(
-        (PAD, UNK, *WORDS), (PAD, UNK, *lower), (PAD, UNK, *sorted(set("".join(WORDS))))
+        (PAD, UNK, *WORDS),
+        (PAD, UNK, *lower),
+        (PAD, UNK, *chars),
+        pieces=PIECES if config.network.context_layers else (),
     )
     torch.manual_seed(seed)
     network = network_for(config, vocabulary)
     t = vocabulary.encoder.encode(WORDS)
     types = TypeTensors(*(torch.from_numpy(ids) for ids in (t.cased, t.lower, t.shapes, t.chars)))
     n = torch.tensor([len(WORDS)])
+    layout = None
+    if pieces := vocabulary.encoder.pieces:
+        made = lay_out(
+            t.pieces, t.shapes, np.arange(len(WORDS))[None], [len(WORDS)], pieces.first, pieces.last
+        )
+        layout = LayoutTensors(*(torch.from_numpy(a) for a in (made.pieces, made.shapes, made.at)))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2.5)  # far enough from 0 that what a token is and where it stands shows
@@ -42,7 +59,7 @@ def random_artefact(seed: int = 0, name: str = "tiny", **shape: object) -> Artef
             for parameter in (network.start, network.transitions, network.end):
                 parameter.normal_(0, 0.5)
         # Emissions that vary about 0 by about 2, so that all labels occur.
-        emissions = network(types, torch.arange(len(WORDS))[None], n)[0]  # (T, K)
+        emissions = network(types, torch.arange(len(WORDS))[None], n, layout=layout)[0]  # (T, K)
         scale = 2 / emissions.std(0)
         network.output.weight.mul_(scale[:, None])
         network.output.bias.sub_(emissions.mean(0)).mul_(scale)

@@ -7,17 +7,18 @@ draws what an uninterrupted one would have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.features import Encoder, WordTypes
+from model.features import Encoder, Ids, WordTypes
 from model.labels import LabelScheme
 from model.loss import IGNORED
-from model.network import TypeTensors
+from model.network import LayoutTensors, TypeTensors
+from model.wordpiece import lay_out
 from training.augment import AugmentConfig, augmented
 from training.corpus import Sentence
 from training.names import Names
@@ -40,6 +41,7 @@ class Batch:
     index: Tensor  # (B, T) int64: each token's row among the word types
     lengths: Tensor  # (B,)
     labels: Tensor  # (B, T) int64, IGNORED past the length
+    layout: LayoutTensors | None = None  # for a network with a context encoder
 
     def to(self, device: str) -> Batch:
         if device == "cpu":
@@ -50,7 +52,10 @@ class Batch:
 
         t = self.types
         types = TypeTensors(moved(t.cased), moved(t.lower), moved(t.shapes), moved(t.chars))
-        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels))
+        layout = self.layout
+        if layout is not None:
+            layout = LayoutTensors(moved(layout.pieces), moved(layout.shapes), moved(layout.at))
+        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels), layout)
 
 
 class TypeStore:
@@ -72,14 +77,26 @@ class TypeStore:
             self._rows.update((token, first + i) for i, token in enumerate(fresh))
         return [[self._rows[token] for token in sentence] for sentence in sentences]
 
-    def tensors(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> TypeTensors:
-        """The word types of these rows."""
+    def _all(self) -> WordTypes:
         if self._types is None:
-            fields = ("cased", "lower", "shapes", "chars")
-            joined = {f: np.concatenate([getattr(p, f) for p in self._parts]) for f in fields}
+            names = [f.name for f in fields(WordTypes)]
+            joined = {f: np.concatenate([getattr(p, f) for p in self._parts]) for f in names}
             self._types = WordTypes(**joined)
             self._parts = [self._types]
-        t = self._types
+        return self._types
+
+    def layout(self, padded: Ids, lengths: Sequence[int]) -> LayoutTensors | None:
+        """The pieces of a batch of rows (B, T), if the vocabulary has any."""
+        pieces = self._encoder.pieces
+        if not pieces:
+            return None
+        t = self._all()
+        made = lay_out(t.pieces, t.shapes, padded, lengths, pieces.first, pieces.last)
+        return LayoutTensors(*(torch.from_numpy(a) for a in (made.pieces, made.shapes, made.at)))
+
+    def tensors(self, rows: Ids) -> TypeTensors:
+        """The word types of these rows."""
+        t = self._all()
         return TypeTensors(
             *(
                 torch.from_numpy(np.ascontiguousarray(a[rows]))
@@ -108,6 +125,7 @@ def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], s
         torch.from_numpy(rank[index.reshape(shape)]),
         torch.tensor(lengths),
         torch.from_numpy(targets),
+        store.layout(padded, lengths),
     )
 
 

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.artefact import TABLES, Artefact, Table
+from model.artefact import Artefact, Table, is_quantised
 from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend
 from model.config import NetworkConfig, TaggerConfig
+from model.context import EPSILON
 from model.features import CHAR_WINDOW, Vocabulary
 from model.network import BiRnnTagger
 from model.tagger import Tagger
@@ -47,7 +48,7 @@ class _Graph:
 
     def constant(self, value: NDArray[Any]) -> str:
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def add(self, op: str, *inputs: str, output: int = 0, n_outputs: int = 1, **attributes: Any) -> str:
@@ -93,8 +94,62 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
 _GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 
-def sentences_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
-    """features (T, B, D), lengths (B,) int32 → emissions (T, B, K)."""
+def _context(g: _Graph, config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table]) -> str:
+    """model.context.ContextEncoder: piece_vectors (R, S, E), piece_shapes and is_piece (R, S), and
+    at (T, B) → (T, B, E). The large matrices stay int8 in the file, and are unpacked on loading."""
+    width, heads = config.context_dim, config.context_heads
+
+    def shape(*sizes: int) -> str:
+        return g.constant(np.array(sizes, dtype=np.int64))
+
+    def norm(x: str, name: str) -> str:
+        scale, bias = (g.constant(weights[f"context.{name}.{part}"]) for part in ("weight", "bias"))
+        return g.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
+
+    def linear(x: str, name: str) -> str:
+        table = tables[f"context.{name}.weight"]
+        rows = g.add("Cast", g.constant(np.ascontiguousarray(table.rows.T)), to=TensorProto.FLOAT)
+        weight = g.add("Mul", rows, g.constant(table.scales))
+        return g.add("Add", g.add("MatMul", x, weight), g.constant(weights[f"context.{name}.bias"]))
+
+    shapes = g.add("Gather", g.constant(weights["context.shapes.weight"]), "piece_shapes")
+    n_pieces = g.add("Gather", g.add("Shape", "piece_shapes"), shape(1))
+    positions = g.add(
+        "Slice", g.constant(weights["context.positions.weight"]), shape(0), n_pieces, shape(0)
+    )
+    x = norm(g.add("Add", g.add("Add", "piece_vectors", positions), shapes), "norm")
+    hidden = g.constant(np.array(-np.inf, dtype=np.float32))
+    seen = g.constant(np.array(0.0, dtype=np.float32))
+    mask = g.add("Unsqueeze", g.add("Where", "is_piece", seen, hidden), shape(1, 2))  # (R, 1, 1, S)
+    scale = g.constant(np.array((width // heads) ** -0.5, dtype=np.float32))
+    for i in range(config.context_layers):
+        parts = g.add("Reshape", linear(x, f"layers.{i}.attend"), shape(0, 0, 3, heads, width // heads))
+        query, key, value = (
+            g.add("Gather", parts, g.constant(np.array(n, dtype=np.int64)), axis=2) for n in range(3)
+        )  # (R, S, A, E/A)
+        query = g.add("Mul", g.add("Transpose", query, perm=[0, 2, 1, 3]), scale)
+        key = g.add("Transpose", key, perm=[0, 2, 3, 1])
+        value = g.add("Transpose", value, perm=[0, 2, 1, 3])
+        weight = g.add("Softmax", g.add("Add", g.add("MatMul", query, key), mask), axis=-1)
+        found = g.add("Transpose", g.add("MatMul", weight, value), perm=[0, 2, 1, 3])
+        found = linear(g.add("Reshape", found, shape(0, 0, width)), f"layers.{i}.attended")
+        x = norm(g.add("Add", x, found), f"layers.{i}.attended_norm")
+        inner = linear(x, f"layers.{i}.widen")
+        erf = g.add("Erf", g.add("Mul", inner, g.constant(np.array(0.5**0.5, dtype=np.float32))))
+        erf = g.add("Add", erf, g.constant(np.array(1.0, dtype=np.float32)))
+        inner = g.add("Mul", g.add("Mul", inner, erf), g.constant(np.array(0.5, dtype=np.float32)))
+        x = norm(g.add("Add", x, linear(inner, f"layers.{i}.narrow")), f"layers.{i}.norm")
+    return g.add("Gather", g.add("Reshape", x, shape(-1, width)), "at")  # (T, B, E)
+
+
+def sentences_graph(
+    config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table] | None = None
+) -> bytes:
+    """features (T, B, D), lengths (B,) int32 → emissions (T, B, K).
+
+    With a context encoder also piece_vectors (R, S, E), piece_shapes (R, S), is_piece (R, S) and
+    at (T, B), as model.wordpiece.Layout has them.
+    """
     g = _Graph()
     inputs = [
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["T", "B", config.feature_dim]),
@@ -109,6 +164,15 @@ def sentences_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
         return blocks[:, list(order)].reshape(config.n_directions, len(order) * hidden, -1)
 
     x = "features"
+    if config.context_layers:
+        sizes: dict[str, tuple[Any, list[str | int | None]]] = {
+            "piece_vectors": (TensorProto.FLOAT, ["R", "S", config.context_dim]),
+            "piece_shapes": (TensorProto.INT64, ["R", "S"]),
+            "is_piece": (TensorProto.BOOL, ["R", "S"]),
+            "at": (TensorProto.INT64, ["T", "B"]),
+        }
+        inputs += [helper.make_tensor_value_info(name, *size) for name, size in sizes.items()]
+        x = g.add("Concat", x, _context(g, config, weights, tables or {}), axis=2)
     for layer in range(config.n_layers):
         biases = np.concatenate([gates(layer, f"bias_{p}h_l0")[:, :, 0] for p in "ih"], 1)
         operands = [
@@ -173,10 +237,10 @@ def make_artefact(
 ) -> Artefact:
     """The artefact of a trained network; its expected answers come from torch on the CPU."""
     weights = fold_tables(network)
-    tables = {name: Table.of(weights.pop(name)) for name in TABLES if name in weights}
+    tables = {name: Table.of(weights.pop(name)) for name in sorted(weights) if is_quantised(name)}
     graphs = {
         WORD_TYPES_GRAPH: word_types_graph(config.network, weights),
-        SENTENCES_GRAPH: sentences_graph(config.network, weights),
+        SENTENCES_GRAPH: sentences_graph(config.network, weights, tables),
     }
     bare = Artefact(config, vocabulary, weights, tables, graphs, [], training, card)
     return with_expected(bare, expected_sentences)

@@ -71,8 +71,16 @@ class DevSet:
 
 
 def new_network(config: TaggerConfig, lexicon: Lexicon, tune: bool) -> BiRnnTagger:
-    """A network with fresh weights and the lexicon's pretrained tables, frozen unless ``tune``."""
+    """A network with fresh weights, the lexicon's pretrained tables, frozen unless ``tune``, and its
+    pretrained context encoder, to be trained on. Raises ValueError where that has another shape."""
     network = network_for(config, lexicon.vocabulary)
+    if network.context is not None and lexicon.context:
+        own = network.context.state_dict()
+        for name, value in lexicon.context.items():
+            if value.shape != own[name].shape:
+                shape, expected = tuple(value.shape), tuple(own[name].shape)
+                raise ValueError(f"context.{name}: the shape is {shape}, {expected} is expected")
+        network.context.load_state_dict(lexicon.context, strict=False)
     for table, rows in ((network.words.cased, lexicon.cased), (network.words.lower, lexicon.lower)):
         if table is not None and rows is not None:
             with torch.no_grad():
@@ -96,6 +104,14 @@ def network_chain(network: BiRnnTagger, config: TaggerConfig) -> Chain:
     return chain_of(start, transitions, end, config.scheme)
 
 
+def autocast(network: BiRnnTagger, device: str) -> torch.autocast:
+    """bfloat16 products where they pay: on CUDA, and for a context encoder on CPUs that have them."""
+    if device.startswith("cuda"):
+        return torch.autocast("cuda", torch.bfloat16)
+    pays = network.context is not None and torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=pays)
+
+
 @dataclass(frozen=True)
 class Emitted:
     """A batch's emissions (B, T, K), and which sentences they belong to."""
@@ -117,7 +133,9 @@ def emit(
         for chosen in plan:
             batch = make_batch([rows[i] for i in chosen], [[0] * len(rows[i]) for i in chosen], store)
             batch = batch.to(device)
-            out = network(batch.types, batch.index, batch.lengths).float().cpu().numpy()
+            with autocast(network, device):
+                out = network(batch.types, batch.index, batch.lengths, layout=batch.layout)
+            out = out.float().cpu().numpy()
             emitted.append(Emitted(chosen, [len(rows[i]) for i in chosen], out))
     return emitted
 
@@ -186,9 +204,14 @@ class Fit:
         self.step = 0  # over all epochs
         self._sums = [0.0, 0.0, 0.0]  # this epoch's loss, gradient norm, clipped steps
         self._average = _Average(self.trained, recipe.optimiser.average_decay)
+        pretrained = {n for n in self.trained if n.startswith("context.")}
+        share = recipe.optimiser.context_rate
         self._optimiser = torch.optim.AdamW(
-            self.trained.values(),
-            lr=recipe.optimiser.learning_rate,
+            [
+                {"params": [p for n, p in self.trained.items() if (n in pretrained) == inside], "share": of}
+                for inside, of in ((False, 1.0), (True, share))
+                if inside <= bool(pretrained)
+            ],
             weight_decay=recipe.optimiser.weight_decay,
         )
 
@@ -243,8 +266,8 @@ class Fit:
 
     def _loss(self, batch: Batch) -> Tensor:
         network = self.network
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
-            emissions = network(batch.types, batch.index, batch.lengths, self.recipe.dropout)
+        with autocast(network, self.device):
+            emissions = network(batch.types, batch.index, batch.lengths, self.recipe.dropout, batch.layout)
         emissions = emissions.float()
         if self.config.network.head == "softmax":
             return softmax_loss(emissions, batch.labels)
@@ -256,7 +279,7 @@ class Fit:
         config = self.recipe.optimiser
         rate = learning_rate(config, self.step / total_steps)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         torch.manual_seed(hash((self.recipe.seed, self.step)) % 2**63)
         self.network.train()
         loss = self._loss(batch.to(self.device))

@@ -23,6 +23,7 @@ class OptimiserConfig:
 
     epochs: int = 20
     learning_rate: float = 2.5e-3  # at its peak
+    context_rate: float = 0.05  # the context encoder's learning rate, as a share of the above
     weight_decay: float = 1e-4
     warmup: float = 0.1  # share of all steps
     clip_norm: float = 5.0  # of the whole gradient; 0 does not clip
@@ -42,6 +43,7 @@ class VectorsConfig:
 
     cased: str = ""
     lower: str = ""
+    context: str = ""  # folder of a pretrained BERT: model.safetensors and vocab.txt
     max_cased: int = 80_000  # rows kept, the most frequent first
     max_lower: int = 120_000
     tune: bool = False  # train the pretrained rows too

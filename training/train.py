@@ -28,6 +28,7 @@ from training.export import make_artefact
 from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chain, new_network
 from training.metrics import span_scores
 from training.names import read_names
+from training.pretrained import read_pretrained
 from training.recipe import Recipe
 from training.vocabulary import Lexicon, build_lexicon
 
@@ -86,8 +87,10 @@ def _vectors(path: str, most: int) -> Vectors | None:
 def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, Lexicon, BiRnnTagger]:
     vectors = recipe.vectors
     cased, lower = _vectors(vectors.cased, vectors.max_cased), _vectors(vectors.lower, vectors.max_lower)
+    context = read_pretrained(Path(vectors.context)) if vectors.context else None
     network_config = replace(
         recipe.network,
+        **(context.shape if context else {}),
         cased_dim=cased.rows.shape[1] if cased else recipe.network.cased_dim,
         lower_dim=lower.rows.shape[1] if lower else recipe.network.lower_dim,
     )
@@ -102,6 +105,7 @@ def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, 
         (s for part in train for s in part.sentences),
         cased=cased,
         lower=lower,
+        context=context,
         max_cased=vectors.max_cased,
         max_lower=vectors.max_lower,
         min_count=recipe.min_count,

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.features import PAD, UNK, Vocabulary
 from model.normalisation import normalisation
 from training.corpus import Sentence
 from training.embeddings import Vectors
+from training.pretrained import Pretrained
 
 Array = NDArray[np.float32]
 
@@ -29,6 +31,7 @@ class Lexicon:
     vocabulary: Vocabulary
     cased: Array | None  # (V, D); rows 0 and 1, <PAD> and <UNK>, are 0
     lower: Array | None
+    context: dict[str, Tensor] = field(default_factory=dict)  # weights of the context encoder
 
 
 def _table(vectors: Vectors, most: int) -> tuple[tuple[str, ...], Array]:
@@ -45,6 +48,7 @@ def build_lexicon(
     normalisation_name: str = "cased-1",
     cased: Vectors | None = None,
     lower: Vectors | None = None,
+    context: Pretrained | None = None,
     max_cased: int,
     max_lower: int,
     min_count: int,
@@ -71,5 +75,6 @@ def build_lexicon(
         lowered[form.lower()] += n
     cased_words, cased_rows = _table(cased, max_cased) if cased else (learnt(forms), None)
     lower_words, lower_rows = _table(lower, max_lower) if lower else (learnt(lowered), None)
-    vocabulary = Vocabulary(cased_words, lower_words, learnt(chars), normalisation_name)
-    return Lexicon(vocabulary, cased_rows, lower_rows)
+    pieces = context.pieces if context else ()
+    vocabulary = Vocabulary(cased_words, lower_words, learnt(chars), normalisation_name, pieces)
+    return Lexicon(vocabulary, cased_rows, lower_rows, context.weights if context else {})
