@@ -90,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument("--epochs", type=_positive, default=3)
     _common(vectors)
 
+    label = command("label", _label, "Label raw text by a model, as soft labels for another to learn from.")
+    label.add_argument("model", type=Path, metavar="MODEL", help="the teacher, a model folder")
+    label.add_argument(
+        "files", nargs="+", type=Path, metavar="PATH", help=".txt, .txt.gz, .txt.xz or a folder"
+    )
+    label.add_argument(
+        "--out", type=Path, required=True, help="a .safetensors file, for a recipe's [[data]]"
+    )
+    label.add_argument("--share", type=float, default=1.0, help="of the documents, drawn at random (1)")
+    label.add_argument(
+        "--max-tokens", type=_positive, default=1_000_000, help="labelled of each file (1000000)"
+    )
+    label.add_argument("--without-names", type=float, default=0.3,
+                       help="share kept of the sentences in which nobody is found (0.3)")  # fmt: skip
+    _common(label)
+
     evaluate = command(
         "evaluate", _evaluate, "Score a model folder on labelled files, as the service would answer."
     )
@@ -225,6 +241,25 @@ def _embeddings(arguments: argparse.Namespace) -> int:
     write_vectors(vectors, a.out)
     n_words, dimension = vectors.rows.shape
     print(f"{a.out}: {n_words:,} words, {dimension} dimensions, {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from training.distil import SUFFIX, Chosen, Teacher, label_files, write_soft
+    from training.embeddings import text_files
+
+    a = arguments
+    if a.out.suffix != SUFFIX:
+        raise ValueError(f"--out {a.out}: a name that ends in {SUFFIX} is expected")
+    torch.set_num_threads(a.threads)
+    began = time.monotonic()
+    teacher = Teacher(a.model, _device(a.device))
+    chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed)
+    sentences = label_files(teacher, text_files(a.files), chosen)
+    n = write_soft(sentences, a.out, teacher.config.scheme.labels, teacher.name)
+    print(f"{a.out}: {n:,} sentences, {time.monotonic() - began:.1f} s")
     return 0
 
 

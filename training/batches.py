@@ -7,11 +7,12 @@ draws what an uninterrupted one would have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.features import Encoder, Ids, WordTypes
@@ -22,6 +23,16 @@ from model.wordpiece import lay_out
 from training.augment import AugmentConfig, augmented
 from training.corpus import Sentence
 from training.names import Names
+
+Pairs = NDArray[np.float16]
+_SURE = 0.9  # least probability of every label of a sentence whose names may be swapped
+
+
+def is_sure(sentence: Sentence) -> bool:
+    """Whether all its labels are certain, or nearly so to the teacher that gave them."""
+    if sentence.pairs is None:
+        return True
+    return bool(sentence.pairs.sum(1, dtype=np.float32).max(1).min() >= _SURE)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Batch:
     lengths: Tensor  # (B,)
     labels: Tensor  # (B, T) int64, IGNORED past the length
     layout: LayoutTensors | None = None  # for a network with a context encoder
+    pairs: Tensor | None = None  # (B, T, K, K) as model.loss.soft_crf_loss has it, of soft labels
 
     def to(self, device: str) -> Batch:
         if device == "cpu":
@@ -55,7 +67,8 @@ class Batch:
         layout = self.layout
         if layout is not None:
             layout = LayoutTensors(moved(layout.pieces), moved(layout.shapes), moved(layout.at))
-        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels), layout)
+        pairs = None if self.pairs is None else moved(self.pairs)
+        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels), layout, pairs)
 
 
 class TypeStore:
@@ -105,8 +118,16 @@ class TypeStore:
         )
 
 
-def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], store: TypeStore) -> Batch:
-    """One batch from rows of the store and label ids; every sentence has at least one token."""
+def make_batch(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    store: TypeStore,
+    pairs: Sequence[Pairs | None] = (),
+) -> Batch:
+    """One batch from rows of the store and label ids; every sentence has at least one token.
+
+    ``pairs``: the sentences' soft labels, None for those that have none.
+    """
     lengths = [len(r) for r in rows]
     shape = (len(rows), max(lengths))
     padded = np.full(shape, rows[0][0], dtype=np.int64)
@@ -126,7 +147,23 @@ def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], s
         torch.tensor(lengths),
         torch.from_numpy(targets),
         store.layout(padded, lengths),
+        _padded_pairs(pairs, targets, lengths),
     )
+
+
+def _padded_pairs(pairs: Sequence[Pairs | None], targets: Ids, lengths: Sequence[int]) -> Tensor | None:
+    """(B, T, K, K), 0 past a length; a sentence without soft labels is certain of its own."""
+    n_labels = next((p.shape[-1] for p in pairs if p is not None), 0)
+    if not n_labels:
+        return None
+    out = np.zeros((*targets.shape, n_labels, n_labels), dtype=np.float32)
+    for b, (soft, n) in enumerate(zip(pairs, lengths, strict=True)):
+        if soft is not None:
+            out[b, :n] = soft
+        else:
+            before = np.concatenate(([0], targets[b, : n - 1]))
+            out[b, np.arange(n), before, targets[b, :n]] = 1.0
+    return torch.from_numpy(out)
 
 
 def buckets(lengths: Sequence[int], max_tokens: int, max_sentences: int, rng: Random) -> list[list[int]]:
@@ -174,9 +211,17 @@ class Batches:
         self._sets = sets
         self._config = config
         self._augment = augment
+        self._unswapped = replace(augment, swap_names=0.0)
         self._names = names
         self._seed = seed
         self._ids = {label: i for i, label in enumerate(scheme.labels)}
+        for part in sets:
+            for sentence in part.sentences[:1]:
+                n_labels = len(self._ids) if sentence.pairs is None else sentence.pairs.shape[-1]
+                if n_labels != len(self._ids):
+                    raise ValueError(
+                        f"{part.name}: its teacher knows {n_labels} labels, the tagger {len(self._ids)}"
+                    )
         self.store = TypeStore(encoder)
 
     def _drawn(self, epoch: int, rng: Random) -> list[Sentence]:
@@ -197,15 +242,21 @@ class Batches:
     def epoch(self, epoch: int) -> EpochBatches:
         """The epoch's batches: known in number, made one by one."""
         rng = Random(f"{self._seed} {epoch}")
-        sentences = [
-            augmented(list(s.tokens), list(s.labels), self._augment, self._names, rng)
-            for s in self._drawn(epoch, rng)
-        ]
+        sentences = []
+        pairs = []
+        for s in self._drawn(epoch, rng):
+            # Where a teacher was not sure, another name would be taught as if it had been.
+            augment = self._augment if is_sure(s) else self._unswapped
+            tokens, labels = augmented(list(s.tokens), list(s.labels), augment, self._names, rng)
+            sentences.append((tokens, labels))
+            # Names of another length have no place in the posterior; the labels say what they are.
+            fits = s.pairs is not None and labels == list(s.labels[: len(labels)])
+            pairs.append(s.pairs[: len(labels)] if fits and s.pairs is not None else None)
         lengths = [len(tokens) for tokens, _ in sentences]
         plan = buckets(lengths, self._config.max_batch_tokens, self._config.max_batch_sentences, rng)
         rows = self.store.rows([tokens for tokens, _ in sentences])
-        labels = [[self._ids[label] for label in given] for _, given in sentences]
-        return EpochBatches(plan, rows, labels, self.store)
+        ids = [[self._ids[label] for label in given] for _, given in sentences]
+        return EpochBatches(plan, rows, ids, self.store, pairs)
 
 
 @dataclass(frozen=True)
@@ -214,10 +265,12 @@ class EpochBatches:
     rows: list[list[int]]
     labels: list[list[int]]
     store: TypeStore
+    pairs: list[Pairs | None]
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, step: int) -> Batch:
         chosen = self.plan[step]
-        return make_batch([self.rows[i] for i in chosen], [self.labels[i] for i in chosen], self.store)
+        rows, labels = ([part[i] for i in chosen] for part in (self.rows, self.labels))
+        return make_batch(rows, labels, self.store, [self.pairs[i] for i in chosen])

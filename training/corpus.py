@@ -33,11 +33,14 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model.labels import OUTSIDE, PERSON
 from model.sentences import sentences_of
@@ -68,6 +71,8 @@ class Sentence:
     tokens: tuple[str, ...]
     labels: tuple[str, ...]
     document: int  # the number of its document within its file, from 0
+    # A teacher's posterior (training/distil.py), (T, K, K) float16; the labels are then its best.
+    pairs: NDArray[np.float16] | None = field(default=None, compare=False)
 
 
 def read_corpus(

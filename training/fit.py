@@ -24,7 +24,7 @@ from tqdm import tqdm
 from model.config import TaggerConfig
 from model.features import Vocabulary
 from model.head import Chain, Tagged, chain_of, decode, legality
-from model.loss import crf_loss, softmax_loss
+from model.loss import crf_loss, soft_crf_loss, soft_softmax_loss, softmax_loss
 from model.network import BiRnnTagger, network_for
 from training.batches import (
     Batch,
@@ -270,9 +270,13 @@ class Fit:
             emissions = network(batch.types, batch.index, batch.lengths, self.recipe.dropout, batch.layout)
         emissions = emissions.float()
         if self.config.network.head == "softmax":
+            if batch.pairs is not None:
+                return soft_softmax_loss(emissions, batch.pairs)
             return softmax_loss(emissions, batch.labels)
         learnt = (network.start, network.transitions, network.end)
         start, moves, end = (own + legal for own, legal in zip(learnt, self._legal, strict=True))
+        if batch.pairs is not None:
+            return soft_crf_loss(emissions, batch.pairs, batch.lengths, start, moves, end)
         return crf_loss(emissions, batch.labels, batch.lengths, start, moves, end)
 
     def _step(self, batch: Batch, total_steps: int) -> None:

@@ -23,6 +23,8 @@ from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from training.batches import LabelledSet, TypeStore
 from training.corpus import Sentence, read_corpus, split_by_document
+from training.distil import SUFFIX as SOFT_SUFFIX
+from training.distil import read_soft
 from training.embeddings import Vectors, read_vectors
 from training.export import make_artefact
 from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chain, new_network
@@ -57,7 +59,10 @@ def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, st
     hashes: dict[str, str] = {}
 
     def sentences(path: str) -> list[Sentence]:
-        found = read_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
+        if path.endswith(SOFT_SUFFIX):
+            found = read_soft(Path(path))
+        else:
+            found = read_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
         hashes[path] = _sha256(Path(path))
         print(f"{path}: {len(found):,} sentences", file=sys.stderr)
         return found
