@@ -1,0 +1,74 @@
+"""Sentences written from templates: their spans are the persons, and training can read them."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from model.tokeniser import tokeniser
+from training.corpus import read_corpus
+from training.names import Names
+from training.synthesis import _LISTS, _SLOT, _Writer, templates, write_corpus, written
+
+NAMES = Names(
+    {"x": ["Ada", "Anh Thư"], "y": ["Ngozi"]}, {"x": ["Lovelace"], "y": ["Okonjo-Iweala", "O'Neill"]}
+)
+
+
+def filled(template: str, seed: int = 0) -> str:
+    text, spans = _Writer(NAMES, Random(seed)).write(template)
+    for start, end in reversed(spans):
+        text = f"{text[:start]}<{text[start:end]}>{text[end:]}"
+    return text
+
+
+@pytest.mark.parametrize("template", templates())
+def test_every_template_can_be_filled_and_its_spans_end_where_tokens_end(template: str) -> None:
+    cut = tokeniser("treebank-1")
+    for seed in range(10):
+        text, spans = _Writer(NAMES, Random(seed)).write(template)
+        assert "{" not in text
+        assert "}" not in text
+        tokens = cut(text)
+        starts, ends = set(tokens.starts), set(tokens.ends)
+        assert {start for start, _ in spans} <= starts
+        assert {end for _, end in spans} <= ends
+        # Neither within each other nor side by side.
+        assert all(end < start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_no_template_is_there_twice() -> None:
+    assert len(set(templates())) == len(templates())
+
+
+def test_a_number_is_one_person_and_a_dash_is_nobody() -> None:
+    for seed in range(20):
+        text = filled("{1.family} left {1.-family} Inc.", seed)
+        name = text[1 : text.index(">")]
+        assert text == f"<{name}> left {name} Inc."
+
+
+def test_brackets_are_persons() -> None:
+    assert filled("[Grace] said grace.") == "<Grace> said grace."
+
+
+def test_every_slot_is_known_or_a_name() -> None:
+    names = set("full given family fi initials nick suffixed double particle lower lowerfull upperfull "
+                "upperfamily personplaceperson initial year n handle mail".split())  # fmt: skip
+    for template in templates():
+        for slot in _SLOT.finditer(template):
+            name = slot[3]
+            assert name is None or name in names | set(_LISTS) or name.removeprefix("upper") in _LISTS
+
+
+def test_the_same_seed_writes_the_same_corpus_which_training_reads(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    assert write_corpus(NAMES, a, 400, 7) == 400
+    write_corpus(NAMES, b, 400, 7)
+    assert a.read_text() == b.read_text()
+    assert list(written(NAMES, 5, 7)) != list(written(NAMES, 5, 8))
+    sentences = read_corpus(a, tokenise=tokeniser("treebank-1"))
+    n_spans = sum(len(json.loads(line)["spans"]) for line in a.read_text().splitlines())
+    assert sum(label.startswith("B-") for s in sentences for label in s.labels) == n_spans

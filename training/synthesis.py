@@ -1,0 +1,178 @@
+"""Templates and lists of names in, labelled sentences out: the kinds of text that corpora lack.
+
+Corpora have few lists of bare surnames, mail headers, score cards, or companies and places named
+after people beside the people. training/templates.txt has them, with slots:
+
+    {full} {given} {family} {fi}        Ada Lovelace, Ada, Lovelace, A. B. Lovelace
+    {initials} {nick} {suffixed}        A.B., Ada "Countess" Lovelace, Ada Lovelace Jr.
+    {double} {particle}                 Ada Byron-Lovelace, Ada van der Berg
+    {lower} {lowerfull} {upperfull} {upperfamily}   as typed in haste or shouted
+    {word} {wordfamily} {personplace} {personplaceperson}   Grace, Baker, Jordan: also a word, a place
+    {-given} {-family} {-initial}       the same words where they are no person
+    {place} {country} {org} {job} {title} {day} {month} {year} {n} {mail} {handle} {upper…}
+
+A name's parts are of one origin; {1.full} and {1.family} are of one person.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from training.names import Names
+
+TEMPLATES = Path(__file__).with_name("templates.txt")
+
+_LISTS = {
+    name: [" ".join(value.split()) for value in text.split(",")]
+    for name, text in tomllib.loads(Path(__file__).with_name("slots.toml").read_text("utf-8")).items()
+}
+_SLOT = re.compile(r"\{(?:(\d)\.)?(-?)([a-z]+)\}|([\[\]])")
+
+
+@dataclass(frozen=True)
+class _Person:
+    given: str
+    family: str
+    more: tuple[str, str]  # a second given name and a second family name, of the same origin
+
+
+class _Writer:
+    """Fills templates; all choices from one generator."""
+
+    def __init__(self, names: Names, rng: Random) -> None:
+        self._names, self._rng = names, rng
+        self._origins = sorted(names.given.keys() & names.family.keys())
+
+    def _person(self) -> _Person:
+        origin = self._rng.choice(self._origins)
+        given, family = self._names.given[origin], self._names.family[origin]
+        choose = self._rng.choice
+        return _Person(choose(given), choose(family), (choose(given), choose(family)))
+
+    def _of(self, name: str) -> str:
+        return self._rng.choice(_LISTS[name])
+
+    def _named(self, slot: str, p: _Person) -> str | None:
+        """The slot's text where the slot is a person's name."""
+        rng = self._rng
+        first = p.given[0]
+        if slot == "full":
+            form = rng.random()
+            if form < 0.06:
+                return f"{p.given} {p.more[0][0]}. {p.family}"
+            if form < 0.11:
+                return f"{first}. {p.family}"
+            if form < 0.14:
+                return f"{first}. {p.more[0][0]}. {p.family}"
+            if form < 0.18:
+                return f"{p.given} {p.more[0]} {p.family}"
+            if form < 0.21:
+                return f"{p.given} {p.family}-{p.more[1]}"
+            return f"{p.given} {p.family}"
+        if slot in ("given", "family"):
+            return str(getattr(p, slot))
+        quote = rng.choice(['""', "''", "“”", "‘’", "()"])
+        made = {
+            "fi": rng.choice(
+                [f"{first}. {p.family}", f"{first}.{p.more[0][0]}. {p.family}", f"{p.family} {first}"]
+            ),
+            "initials": rng.choice(
+                [
+                    f"{first}. {p.more[0][0]}. {p.family}",
+                    f"{first}.{p.more[0][0]}. {p.family}",
+                    f"{first} {p.family}",
+                ]
+            ),
+            "nick": f"{p.given} {quote[0]}{self._of('nickname')}{quote[1]} {p.family}",
+            "suffixed": f"{p.given} {p.family}{rng.choice([' ', ', '])}{self._of('suffix')}",
+            "double": f"{p.given} {p.family}-{p.more[1]}",
+            "particle": f"{p.given} {self._of('particle')} {p.family}",
+            "lower": p.given.lower(),
+            "lowerfull": f"{p.given} {p.family}".lower(),
+            "upperfull": f"{p.given} {p.family}".upper(),
+            "upperfamily": p.family.upper(),
+        }
+        if slot in ("word", "wordfamily"):
+            return self._of(slot)
+        if slot == "personplaceperson":
+            return self._of("personplace")
+        return made.get(slot)
+
+    def _plain(self, slot: str, p: _Person) -> str:
+        """The slot's text where it is nobody."""
+        rng = self._rng
+        if slot in ("given", "family"):
+            return str(getattr(p, slot))
+        if slot.startswith("upper"):
+            return self._plain(slot.removeprefix("upper"), p).upper()
+        if slot in _LISTS:
+            return self._of(slot)
+        handle = rng.choice([f"{p.given}{rng.randrange(100)}", f"{p.given}_{p.family}", f"x{p.family}x"])
+        return {
+            "initial": rng.choice("ABCDEFGHJKLMNPRSTVW"),
+            "year": str(rng.randint(1850, 2025)),
+            "n": str(rng.randint(1, 99)),
+            "handle": "".join(handle.split()),
+            "mail": "".join(
+                f"{p.given[0]}.{p.family}@example.{rng.choice(['org', 'com'])}".lower().split()
+            ),
+        }[slot]
+
+    def write(self, template: str) -> tuple[str, list[tuple[int, int]]]:
+        """One sentence and its persons' spans in it."""
+        people: dict[str, _Person] = {}
+        text, at, opened = "", 0, 0
+        spans: list[tuple[int, int]] = []
+        for slot in _SLOT.finditer(template):
+            text += template[at : slot.start()]
+            at = slot.end()
+            number, nobody, name, bracket = slot.groups()
+            if bracket == "[":
+                opened = len(text)
+            elif bracket:
+                spans.append((opened, len(text)))
+            else:
+                fresh = self._person()
+                person = people.setdefault(number, fresh) if number else fresh
+                named = None if nobody else self._named(name, person)
+                value = named if named is not None else self._plain(name, person)
+                if named is not None:
+                    spans.append((len(text), len(text) + len(value)))
+                text += value
+        return text + template[at:], spans
+
+
+def templates(path: Path = TEMPLATES) -> list[str]:
+    """The templates of a file: a line each, without comments and blank lines."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [line.replace("\\n", "\n").replace("\\t", "\t") for line in lines if line and line[:2] != "# "]
+
+
+def written(
+    names: Names, n: int, seed: int, path: Path = TEMPLATES
+) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """``n`` sentences with their persons' spans, the templates in turn."""
+    rng = Random(seed)
+    writer = _Writer(names, rng)
+    known = templates(path)
+    for i in range(n):
+        if i % len(known) == 0:
+            rng.shuffle(known)
+        yield writer.write(known[i % len(known)])
+
+
+def write_corpus(names: Names, out: Path, n: int, seed: int) -> int:
+    """Writes ``n`` sentences as JSON lines that training reads; how many there were."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = (
+        {"text": text, "spans": [{"start": s, "end": e, "label": "PER"} for s, e in spans]}
+        for text, spans in written(names, n, seed)
+    )
+    out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return n
