@@ -114,6 +114,19 @@ def test_each_change_alone(config: AugmentConfig, expected: list[str]) -> None:
     assert spans_of(labels) == [Span(0, 1, "PER")]
 
 
+def test_a_bullet_comes_first_and_is_nobody() -> None:
+    tokens, labels = augmented(["Ada", "slept"], ["B-PER", "O"], AugmentConfig(bullet=1), None, Random(0))
+    assert tokens[1:] == ["Ada", "slept"]
+    assert labels == ["O", "B-PER", "O"]
+
+
+def test_shortened_names_are_one_word() -> None:
+    config = AugmentConfig(swap_names=1, shorten_names=1)
+    names = Names({"x": ["Eve"]}, {"x": ["Doe"]})
+    tokens, labels = augmented(["Ada", "King", "slept"], ["B-PER", "I-PER", "O"], config, names, Random(0))
+    assert (len(tokens), labels) == (2, ["B-PER", "O"])
+
+
 def test_a_sentence_never_becomes_empty() -> None:
     assert augmented(["."], ["O"], AugmentConfig(drop_end=1), None, Random(0)) == (["."], ["O"])
 

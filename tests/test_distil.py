@@ -17,7 +17,7 @@ from tests.conftest import random_artefact
 from tests.test_loss import LENGTHS, a_case, as_tensors, score
 from training.__main__ import main
 from training.augment import AugmentConfig
-from training.batches import BatchConfig, Batches, LabelledSet, is_sure
+from training.batches import BatchConfig, Batches, LabelledSet, _pairs_of, is_sure
 from training.corpus import Sentence
 from training.distil import Chosen, Teacher, documents, pair_marginals, raw_sentences, read_soft, write_soft
 
@@ -194,6 +194,17 @@ def test_a_batch_of_hard_and_soft_labels_has_pairs_for_both() -> None:
         augment=AugmentConfig(), names=None, seed=1,
     )  # fmt: skip
     assert plain.epoch(0)[0].pairs is None
+
+
+def test_soft_labels_go_with_the_variant_of_their_sentence() -> None:
+    soft = a_soft_sentence("Ada met Bob .", ["B-PER", "O", "B-PER", "O"], 0.75)
+    assert soft.pairs is not None
+    np.testing.assert_array_equal(_pairs_of(soft, ["B-PER", "O", "B-PER"]), soft.pairs[:3])
+    marked = _pairs_of(soft, ["O", "B-PER", "O", "B-PER", "O"])
+    assert marked is not None
+    assert marked[0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(marked[1:], soft.pairs)
+    assert _pairs_of(soft, ["B-PER", "I-PER", "O", "B-PER", "O"]) is None
 
 
 def test_only_a_sure_teachers_names_are_swapped() -> None:

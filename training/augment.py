@@ -17,12 +17,14 @@ class AugmentConfig:
     """Probabilities a sentence; 0 leaves a change out."""
 
     swap_names: float = 0.0  # every person gets another name, of any origin
+    shorten_names: float = 0.0  # of the swapped ones of several words: a given or a family name alone
     lower: float = 0.0  # harry potter
     upper: float = 0.0  # HARRY POTTER
     lower_names: float = 0.0  # I met harry potter in London: the names alone, as in tweets
     title: float = 0.0  # As In A Headline
     drop_end: float = 0.0  # the full stop at the end goes
     curly_quotes: float = 0.0
+    bullet: float = 0.0  # a mark of a list's item comes first
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -30,10 +32,13 @@ class AugmentConfig:
                 raise ValueError(f"{name} is {value}: a probability is expected")
 
 
+_BULLETS = ("-", "•", "*", "–", "1.", "2.", ">", "|")
 _CURLY = {"'s": "\u2019s", "n't": "n\u2019t", "'": "\u2019", '"': "\u201d", "``": "\u201c", "''": "\u201d"}
 
 
-def _swap(tokens: list[str], labels: list[str], names: Names, rng: Random) -> tuple[list[str], list[str]]:
+def _swap(
+    tokens: list[str], labels: list[str], names: Names, shorten: float, rng: Random
+) -> tuple[list[str], list[str]]:
     """Every person renamed, the same person (same tokens) alike within the sentence."""
     renamed: dict[tuple[str, ...], list[str]] = {}
     out: list[str] = []
@@ -46,7 +51,8 @@ def _swap(tokens: list[str], labels: list[str], names: Names, rng: Random) -> tu
             # Other cases and odd shapes stay: their context says "lower case", a name would not.
             plain = len(words) <= 4 and all(w[0].isupper() and not w.isupper() for w in words[:1])
             if plain:
-                words = renamed.setdefault(tuple(words), names.full(rng, len(words)))
+                n = 1 if shorten and rng.random() < shorten else len(words)
+                words = renamed.setdefault(tuple(words), names.full(rng, n))
         spans.append(Span(len(out), len(out) + len(words), span.entity_type))
         out += words
         at = span.end
@@ -59,13 +65,15 @@ def augmented(
 ) -> tuple[list[str], list[str]]:
     """A variant of the sentence, and its labels. Always at least one token."""
     if names and rng.random() < config.swap_names and f"B-{PERSON}" in labels:
-        tokens, labels = _swap(tokens, labels, names, rng)
+        tokens, labels = _swap(tokens, labels, names, config.shorten_names, rng)
     if rng.random() < config.drop_end and len(tokens) > 1 and tokens[-1] in (".", "!", "?"):
         tokens, labels = tokens[:-1], labels[:-1]
     if config.lower_names and rng.random() < config.lower_names:
         tokens = [t.lower() if label[2:] == PERSON else t for t, label in zip(tokens, labels, strict=True)]
     if rng.random() < config.curly_quotes:
         tokens = [_CURLY.get(token, token) for token in tokens]
+    if config.bullet and rng.random() < config.bullet:
+        tokens, labels = [rng.choice(_BULLETS), *tokens], ["O", *labels]
     case = rng.random()
     if case < config.lower:
         tokens = [token.lower() for token in tokens]

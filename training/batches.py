@@ -35,6 +35,24 @@ def is_sure(sentence: Sentence) -> bool:
     return bool(sentence.pairs.sum(1, dtype=np.float32).max(1).min() >= _SURE)
 
 
+def _pairs_of(sentence: Sentence, labels: list[str]) -> Pairs | None:
+    """The soft labels of a variant of the sentence, of which only the labels are told.
+
+    Where its names are of another length they have no place in the posterior, and the labels say
+    what they are.
+    """
+    pairs, before = sentence.pairs, list(sentence.labels)
+    if pairs is None:
+        return None
+    if labels == before[: len(labels)]:
+        return pairs[: len(labels)]
+    if labels[1:] == before[: len(labels) - 1]:  # a mark of a list's item came first
+        mark = np.zeros_like(pairs[:1])
+        mark[0, 0, 0] = 1
+        return np.concatenate((mark, pairs[: len(labels) - 1]))
+    return None
+
+
 @dataclass(frozen=True)
 class LabelledSet:
     """The sentences of one file, and the share of them that an epoch draws (1: all)."""
@@ -249,9 +267,7 @@ class Batches:
             augment = self._augment if is_sure(s) else self._unswapped
             tokens, labels = augmented(list(s.tokens), list(s.labels), augment, self._names, rng)
             sentences.append((tokens, labels))
-            # Names of another length have no place in the posterior; the labels say what they are.
-            fits = s.pairs is not None and labels == list(s.labels[: len(labels)])
-            pairs.append(s.pairs[: len(labels)] if fits and s.pairs is not None else None)
+            pairs.append(_pairs_of(s, labels))
         lengths = [len(tokens) for tokens, _ in sentences]
         plan = buckets(lengths, self._config.max_batch_tokens, self._config.max_batch_sentences, rng)
         rows = self.store.rows([tokens for tokens, _ in sentences])

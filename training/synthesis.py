@@ -5,8 +5,9 @@ after people beside the people. training/templates.txt has them, with slots:
 
     {full} {given} {family} {fi}        Ada Lovelace, Ada, Lovelace, A. B. Lovelace
     {initials} {nick} {suffixed}        A.B., Ada "Countess" Lovelace, Ada Lovelace Jr.
-    {double} {particle}                 Ada Byron-Lovelace, Ada van der Berg
-    {lower} {lowerfull} {upperfull} {upperfamily}   as typed in haste or shouted
+    {double} {particle} {compound}      Ada Byron-Lovelace, Ada van der Berg, Anne-Marie
+    {index} {apostrophe}                Lovelace, Ada; O'Lovelace
+    {lower} {lowerfull} {upperfull} {upperfamily} {uppergiven}   as typed in haste or shouted
     {word} {wordfamily} {personplace} {personplaceperson}   Grace, Baker, Jordan: also a word, a place
     {-given} {-family} {-initial}       the same words where they are no person
     {place} {country} {org} {job} {title} {day} {month} {year} {n} {mail} {handle} {upper…}
@@ -32,6 +33,7 @@ _LISTS = {
     name: [" ".join(value.split()) for value in text.split(",")]
     for name, text in tomllib.loads(Path(__file__).with_name("slots.toml").read_text("utf-8")).items()
 }
+_TIMES = re.compile(r"\dx ")
 _SLOT = re.compile(r"\{(?:(\d)\.)?(-?)([a-z]+)\}|([\[\]])")
 
 
@@ -92,6 +94,12 @@ class _Writer:
             "nick": f"{p.given} {quote[0]}{self._of('nickname')}{quote[1]} {p.family}",
             "suffixed": f"{p.given} {p.family}{rng.choice([' ', ', '])}{self._of('suffix')}",
             "double": f"{p.given} {p.family}-{p.more[1]}",
+            "index": rng.choice(
+                [f"{p.family}, {p.given}", f"{p.family.upper()}, {p.given}", f"{p.family}, {first}."]
+            ),
+            "compound": rng.choice([f"{p.given}-{p.more[0]}", f"{p.family}-{p.more[1]}", f"Al-{p.family}"]),
+            "apostrophe": rng.choice(["O'", "D'", "L'", "N'", "M'", "O’", "D’"]) + p.family,
+            "uppergiven": p.given.upper(),
             "particle": f"{p.given} {self._of('particle')} {p.family}",
             "lower": p.given.lower(),
             "lowerfull": f"{p.given} {p.family}".lower(),
@@ -149,9 +157,13 @@ class _Writer:
 
 
 def templates(path: Path = TEMPLATES) -> list[str]:
-    """The templates of a file: a line each, without comments and blank lines."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [line.replace("\\n", "\n").replace("\\t", "\t") for line in lines if line and line[:2] != "# "]
+    """The templates of a file, as often as it says: a line each, without comments and blank lines."""
+    found: list[str] = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line and line[:2] != "# ":
+            times, _, text = line.partition("x ") if _TIMES.match(line) else ("1", "", line)
+            found += [text.replace("\\n", "\n").replace("\\t", "\t")] * int(times)
+    return found
 
 
 def written(
