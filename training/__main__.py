@@ -90,6 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument("--epochs", type=_positive, default=3)
     _common(vectors)
 
+    write = command(
+        "synthesise", _synthesise, "Write labelled sentences from templates and lists of names."
+    )
+    write.add_argument("--names", type=Path, required=True, help="folder of name lists (training/names.py)")
+    write.add_argument("--out", type=Path, required=True, help="a .jsonl file, for a recipe's [[data]]")
+    write.add_argument("--sentences", type=_positive, default=20_000)
+    _common(write)
+
     label = command("label", _label, "Label raw text by a model, as soft labels for another to learn from.")
     label.add_argument("model", type=Path, metavar="MODEL", help="the teacher, a model folder")
     label.add_argument(
@@ -121,10 +129,46 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--scheme", choices=("auto", "iob1", "iob2", "bioes", "bilou"), default="auto")
     _common(evaluate)
 
+    behaviour = command(
+        "behaviour", _behaviour, "Run the suite of minimal pairs on a model: pass rates by phenomenon."
+    )
+    behaviour.add_argument("model", type=Path, metavar="MODEL")
+    behaviour.add_argument(
+        "cases", nargs="?", type=Path, metavar="FOLDER", default=Path("tests/behaviour"),
+        help="of marked sentences, one file a phenomenon (tests/behaviour)",
+    )  # fmt: skip
+    behaviour.add_argument("--json", type=Path, help="write all figures here")
+    behaviour.add_argument(
+        "--floors", type=Path, metavar="FILE", help="write least pass rates for the test here"
+    )
+    behaviour.add_argument("--failures", action="store_true", help="list the cases that failed")
+    _common(behaviour)
+
+    study = command(
+        "study", _study, "Train the systems of the tutorials on the same data and compare them in a report."
+    )
+    study.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="as for train; default: the bundled corpus"
+    )
+    study.add_argument("--out", type=Path, required=True, help="the folder; what is in it is not done again")
+    study.add_argument(
+        "--dev", nargs="+", type=Path, metavar="FILE", help="dev files; else a split by document"
+    )
+    study.add_argument("--seeds", type=_positive, default=1, help="trainings of each system (1)")
+    study.add_argument("--epochs", type=_positive, help="of each training (12)")
+    study.add_argument("--types", nargs="+", metavar="TYPE", help="entity types to learn (PER)")
+    study.add_argument("--vectors", type=Path, help="word vectors of forms as written; else learnt")
+    study.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="those alone; else all")
+    study.add_argument("--no-probe", action="store_true", help="leave out the deciding word's distance")
+    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                       help="any other setting of a recipe, for all systems")  # fmt: skip
+    _common(study)
+
     card = command("card", _card, "Write scores and notes into a model's card.")
     card.add_argument("model", type=Path, metavar="MODEL")
     card.add_argument("--scores", type=Path, required=True, help="what evaluate --json wrote")
     card.add_argument("--notes", type=Path, required=True, help="Markdown: data, licences, limits")
+    card.add_argument("--behaviour", type=Path, metavar="FILE", help="what behaviour --json wrote")
     return parser
 
 
@@ -244,6 +288,15 @@ def _embeddings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _synthesise(arguments: argparse.Namespace) -> int:
+    from training.names import read_names
+    from training.synthesis import write_corpus
+
+    a = arguments
+    print(f"{a.out}: {write_corpus(read_names(a.names), a.out, a.sentences, a.seed):,} sentences")
+    return 0
+
+
 def _label(arguments: argparse.Namespace) -> int:
     import torch
 
@@ -281,10 +334,62 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _behaviour(arguments: argparse.Namespace) -> int:
+    from training.behaviour import run
+
+    a = arguments
+    run(
+        model=a.model,
+        cases=a.cases,
+        json_path=a.json,
+        floors_path=a.floors,
+        failures=a.failures,
+        device=a.device,
+        threads=a.threads,
+    )
+    return 0
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from training.recipe import DataConfig, with_values
+    from training.study import bundled, run
+    from training.study_runs import ProbeConfig
+    from training.systems import RECIPE
+
+    a = arguments
+    torch.set_num_threads(a.threads)
+    if a.dev and not a.files:
+        raise ValueError("--dev without training files: name both, or neither for the bundled corpus")
+    given: dict[str, Any] = {
+        "dev": [str(path) for path in a.dev] if a.dev else None,
+        "entity_types": a.types,
+        "seed": a.seed,
+        "optimiser": {"epochs": a.epochs},
+        "vectors": {"cased": str(a.vectors) if a.vectors else None},
+    }
+    recipe = with_values(with_values(RECIPE, _without_none(given)), _nested(a.settings))
+    data = tuple(DataConfig(str(path)) for path in a.files)
+    recipe = replace(recipe, data=data) if data else bundled(recipe)
+    report = run(
+        recipe,
+        a.out,
+        n_seeds=a.seeds,
+        systems=a.systems,
+        probe=None if a.no_probe else ProbeConfig(),
+        device=_device(a.device),
+        command="python -m training " + shlex.join(sys.argv[1:]),
+    )
+    print(report)
+    return 0
+
+
 def _card(arguments: argparse.Namespace) -> int:
     from training.card import write_card
 
-    print(write_card(arguments.model, scores=arguments.scores, notes=arguments.notes))
+    a = arguments
+    print(write_card(a.model, scores=a.scores, notes=a.notes, behaviour=a.behaviour))
     return 0
 
 
@@ -302,7 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; train --resume goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; train --resume goes on from the last checkpoint, study from its results", file=sys.stderr)
         return 130
 
 

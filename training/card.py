@@ -1,4 +1,4 @@
-"""Scores and notes in, a model folder with its card out: MODEL_CARD.md, and the same as data.
+"""Figures and notes in, a model folder with its card out: MODEL_CARD.md, and the same as data.
 
 The weights, the vocabulary and the expected answers stay byte for byte what they were.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.artefact import Artefact, load, save
+from training.behaviour import markdown
 
 
 def _percent(share: float | None) -> str:
@@ -50,7 +51,24 @@ def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
     return rows
 
 
-def _card(artefact: Artefact, scores: Mapping[str, Any], notes: str) -> str:
+def _behaviour_lines(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Behaviour",
+        "",
+        f"{figures['all']['n_cases']:,} short texts written for this project, most of them in minimal "
+        'pairs ("Ford retired in 1990.", "Ford recalled 4,000 cars."), tagged as running text, threshold '
+        f"{figures['threshold']:g}, by `python -m training behaviour`. A text passes where exactly its "
+        "persons are found, a pair where both its texts pass. False finds: persons found in texts that "
+        "have none.",
+        "",
+        *markdown(figures),
+        "",
+    ]
+
+
+def _card(
+    artefact: Artefact, scores: Mapping[str, Any], notes: str, behaviour: Mapping[str, Any] | None
+) -> str:
     config, training = artefact.config, artefact.training
     n = config.network
     data = [f"| {path} | {count:,} |" for path, count in training.get("sentences", {}).items()]
@@ -75,6 +93,7 @@ def _card(artefact: Artefact, scores: Mapping[str, Any], notes: str) -> str:
             "",
             *_threshold_rows(scores["pooled"]["curve"]),
             "",
+            *(_behaviour_lines(behaviour) if behaviour else []),
             "## Network",
             "",
             f"{n.n_layers} layer(s) of {n.cell.upper()}, {n.n_directions} direction(s) of {n.hidden_dim} "
@@ -100,9 +119,13 @@ def _card(artefact: Artefact, scores: Mapping[str, Any], notes: str) -> str:
     )
 
 
-def write_card(model: Path, *, scores: Path, notes: Path) -> Path:
-    """Adds the figures that ``evaluate --json`` wrote to the model folder; returns its card's path."""
+def write_card(model: Path, *, scores: Path, notes: Path, behaviour: Path | None = None) -> Path:
+    """Adds the figures that ``evaluate --json`` and ``behaviour --json`` wrote to the model folder.
+
+    Without ``behaviour`` the folder's own figures of that kind stay. Returns the card's path.
+    """
     artefact = load(model)
+    suite = _read_behaviour(behaviour) if behaviour else artefact.training.get("behaviour")
     try:
         figures = json.loads(scores.read_text("utf-8"))
         kept = {
@@ -114,8 +137,18 @@ def write_card(model: Path, *, scores: Path, notes: Path) -> Path:
                 for one in figures["sets"]
             ],
         }
-        card = _card(artefact, figures, notes.read_text("utf-8"))
+        card = _card(artefact, figures, notes.read_text("utf-8"), suite)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{scores}: not what evaluate --json writes: {error!r}") from None
-    save(replace(artefact, training={**artefact.training, "scores": kept}, card=card), model)
+    training = {**artefact.training, "scores": kept, **({"behaviour": suite} if suite else {})}
+    save(replace(artefact, training=training, card=card), model)
     return model / "MODEL_CARD.md"
+
+
+def _read_behaviour(path: Path) -> dict[str, Any]:
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        _behaviour_lines(figures)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not what behaviour --json writes: {error!r}") from None
+    return figures
