@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model.labels import LabelScheme, Span, spans_of
+from model.labels import LabelScheme, Span, labels_of, spans_of
 
 Floats = NDArray[np.float64]
 ILLEGAL = -1e4  # a log score that no sum of real ones makes up for; finite, so that 0 * it is 0
@@ -142,6 +142,37 @@ def _span_score(
     return score
 
 
+def _likely_spans(
+    least: float, marginals: Floats, suffixes: Floats, moves: Floats, scheme: LabelScheme
+) -> list[ScoredSpan]:
+    """Every span of one sentence, (T, K) each, that scores ``least`` or more, in the order of the text;
+    of two that overlap the better, so that a higher ``least`` only takes away. ``least`` is above 0."""
+    found: list[ScoredSpan] = []
+    n_tokens = len(marginals)
+    for entity_type in scheme.entity_types:
+        begin, inside = scheme.ids([f"B-{entity_type}", f"I-{entity_type}"])
+        for start in np.flatnonzero(marginals[:, begin] >= least).tolist():
+            mass, label = float(marginals[start, begin]), begin  # of all spans that reach this far
+            for end in range(start + 1, n_tokens + 1):
+                goes_on = 0.0
+                if end < n_tokens:
+                    ahead = moves[label] * suffixes[end]
+                    goes_on = float(ahead[inside] / ahead.sum())
+                if mass * (1 - goes_on) >= least:
+                    found.append(ScoredSpan(Span(start, end, entity_type), mass * (1 - goes_on)))
+                mass *= goes_on
+                if mass < least:
+                    break
+                label = inside
+    taken = np.zeros(n_tokens, dtype=bool)
+    kept = []
+    for one in sorted(found, key=lambda x: (-x.score, x.span.start, x.span.end)):
+        if not taken[one.span.start : one.span.end].any():
+            taken[one.span.start : one.span.end] = True
+            kept.append(one)
+    return sorted(kept, key=lambda x: x.span.start)
+
+
 def decode(
     emissions: NDArray[np.floating],  # (B, T, K)
     lengths: Sequence[int],
@@ -153,8 +184,9 @@ def decode(
 ) -> list[Tagged]:
     """Labels, scores and spans of each sentence; every length is at least 1.
 
-    Spans that score below ``threshold`` (one for all, or one a sentence) become O, and their
-    tokens then carry the probability of O.
+    ``threshold`` (one for all, or one a sentence): 0 gives the most probable labelling, whatever it
+    scores. Above 0, the persons are the spans that score that or more, also those that the most
+    probable labelling leaves out: low thresholds are for who would rather find too much.
     """
     scores = np.asarray(emissions, dtype=np.float64)
     n_tokens = np.asarray(lengths, dtype=np.int64)
@@ -164,20 +196,23 @@ def decode(
     moves = np.exp(cooled.transitions)
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
     names = scheme.labels
-    outside = marginals[:, :, 0]
+    begins = scheme.ids([f"B-{entity_type}" for entity_type in scheme.entity_types])
     chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0]  # (B, T)
     tagged = []
     for b, (n, least) in enumerate(zip(lengths, thresholds, strict=True)):
         labels = [names[k] for k in path[b, :n].tolist()]
         token_scores = chosen[b, :n].tolist()
-        kept = []
-        if any(path[b, :n]):
+        kept: list[ScoredSpan] = []
+        if least > 0:
+            if (marginals[b, :n, begins] >= least).any():
+                kept = _likely_spans(least, marginals[b, :n], suffixes[b, :n], moves, scheme)
+            wanted = labels_of([one.span for one in kept], n)
+            if wanted != labels:
+                labels = wanted
+                token_scores = marginals[b, np.arange(n), scheme.ids(labels)].tolist()
+        elif any(path[b, :n]):
             for span in spans_of(labels):
                 score = _span_score(span, n, marginals[b], suffixes[b], moves, scheme)
-                if score >= least:
-                    kept.append(ScoredSpan(span, score))
-                else:
-                    labels[span.start : span.end] = ["O"] * (span.end - span.start)
-                    token_scores[span.start : span.end] = outside[b, span.start : span.end].tolist()
+                kept.append(ScoredSpan(span, score))
         tagged.append(Tagged(labels, token_scores, kept))
     return tagged

@@ -212,6 +212,43 @@ def test_a_span_that_scores_the_threshold_is_kept():
     assert answer == full
 
 
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["K3", "K5"])
+@pytest.mark.parametrize("threshold", [0.02, 0.1, 0.3, 0.6])
+def test_above_0_the_threshold_finds_all_spans_that_likely_by_enumeration(scheme, threshold):
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        chain = chain_of("crf", scheme, rng)
+        emissions = rng.normal(0, 1.5, (1, 5, len(scheme.labels)))
+        enumerated = Enumerated.of(emissions[0], chain, scheme)
+        spans = {span for sequence in enumerated.sequences for span in spans_of(sequence)}
+        scored = [(enumerated.probability(lambda s, x=x: x in spans_of(s)), x) for x in spans]
+        taken, expected = set(), {}
+        for score, x in sorted(scored, key=lambda one: (-one[0], one[1].start, one[1].end)):
+            if score >= threshold and not taken & {*range(x.start, x.end)}:
+                taken |= {*range(x.start, x.end)}
+                expected[x] = score
+        (answer,) = decode(emissions, [5], chain, scheme, threshold=threshold)
+        assert {one.span for one in answer.spans} == set(expected)
+        assert spans_of(answer.labels) == [one.span for one in answer.spans]
+        for one in answer.spans:
+            assert one.score == pytest.approx(expected[one.span])
+        for t, label in enumerate(answer.labels):
+            assert answer.scores[t] == pytest.approx(enumerated.of_label(t, label))
+
+
+def test_a_higher_threshold_only_takes_away():
+    rng = np.random.default_rng(2)
+    lengths = [30, 12, 40]
+    emissions = a_batch(SCHEMES[0], rng, lengths)
+    chain = chain_of("crf", SCHEMES[0], rng)
+    last = None
+    for threshold in np.linspace(0.01, 1, 40):
+        answers = decode(emissions, lengths, chain, SCHEMES[0], threshold=float(threshold))
+        found = {(b, one.span) for b, answer in enumerate(answers) for one in answer.spans}
+        assert last is None or found <= last
+        last = found
+
+
 def test_each_sentence_has_its_own_threshold():
     emissions, full = two_spans()
     three = np.repeat(emissions, 3, axis=0)
