@@ -37,7 +37,12 @@ class _TagOptions(_Strict):
         "codepoint", description="What every `start` and `end` of characters counts."
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="Spans that score lower become `O`. Default: the model's own."
+        None,
+        ge=0,
+        le=1,
+        description="Persons that score lower become `O`. Above 0, all that score this or more are found, "
+        "also those that the most probable labelling leaves out, so a low one misses fewer; 0 gives the "
+        "most probable labelling. Default: the model's own.",
     )
     model: str | None = Field(
         None, description="`name` or `name@version`. Default: the first model that was loaded."

@@ -10,7 +10,7 @@ from model.head import ScoredSpan, Tagged
 from model.labels import Span, labels_of
 from model.tagger import Tagger
 from training.corpus import CorpusError, Sentence
-from training.evaluate import evaluate, run, set_names, table
+from training.evaluate import CURVE_FROM, evaluate, run, set_names, table
 from training.metrics import SpanScores, span_scores
 
 PEOPLE = "Harry\tB-PER\nPotter\tI-PER\nmet\tO\nHermione\tB-PER\n.\tO\n\nLondon\tB-LOC\n\na\tO\nspell\tO\n"
@@ -176,7 +176,7 @@ def test_json_keeps_the_ends_of_a_long_curve():
     found = evaluate(told(sentences, *([(1, 2, "PER", i / 1000)] for i in range(1000))), {"a": sentences})
     kept = found.as_json()["pooled"]["curve"]
     assert 150 <= len(kept) <= 201
-    assert (kept[0]["threshold"], kept[-1]["threshold"]) == (0.999, 0.0)
+    assert (kept[0]["threshold"], kept[-1]["threshold"]) == (0.999, CURVE_FROM)
 
 
 # run
@@ -252,11 +252,13 @@ def test_a_set_is_called_by_as_much_of_its_path_as_tells_it_apart(tmp_path):
         set_names([a, b, a])
 
 
-def test_the_curve_of_a_model_is_over_all_spans_it_finds(tiny_artefact, people):
+def test_the_curve_of_a_model_goes_below_the_best_labelling(tiny_artefact, people):
     found = run(model=tiny_artefact, files=[people], threshold=1.0, device="cpu")
     assert found.pooled.spans.n_predicted == 0
     tagger = Tagger.load(tiny_artefact, device="cpu")
-    answers = tagger.tag_all([["Harry", "Potter", "met", "Hermione", "."], ["London"], ["a", "spell"]], 0.0)
+    answers = tagger.tag_all(
+        [["Harry", "Potter", "met", "Hermione", "."], ["London"], ["a", "spell"]], CURVE_FROM
+    )
     scores = sorted({s.score for a in answers for s in a.spans}, reverse=True)
     assert scores
     assert [p.threshold for p in found.pooled.curve] == pytest.approx(scores)

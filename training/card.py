@@ -43,12 +43,30 @@ def _slice_rows(scores: Mapping[str, Any]) -> list[str]:
 def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
     """Precision and recall at round thresholds, from the pooled curve."""
     rows = ["| threshold | precision | recall |", "|--:|--:|--:|"]
-    for threshold in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+    for threshold in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
         at = [p for p in curve if p["threshold"] >= threshold]
         if at:
             point = min(at, key=lambda p: p["threshold"])
             rows.append(f"| {threshold:g} | {_percent(point['precision'])} | {_percent(point['recall'])} |")
     return rows
+
+
+def _reached(pooled: Mapping[str, Any]) -> list[str]:
+    """What redaction and search ask for: recall at a precision, precision at a recall."""
+    lines = []
+    for name, share, asked, other in (
+        ("recall_at_precision_0.95", "precision 95", "recall", "precision"),
+        ("precision_at_recall_0.98", "recall 98", "precision", "recall"),
+    ):
+        point = pooled[name]
+        if point is None:
+            lines.append(f"- At {share} or more: not reached at any threshold of the table.")
+        else:
+            lines.append(
+                f"- At {share} or more: {asked} {_percent(point[asked])} "
+                f"({other} {_percent(point[other])}), by the threshold {point['threshold']:.3f}."
+            )
+    return lines
 
 
 def _behaviour_lines(figures: Mapping[str, Any]) -> list[str]:
@@ -89,9 +107,12 @@ def _card(
             "",
             *_slice_rows(scores),
             "",
-            "All sets pooled, spans below the threshold left out:",
+            "All sets pooled, by the request's threshold. Without one the answer is the most probable "
+            "labelling; a low one finds more, the unlikely too.",
             "",
             *_threshold_rows(scores["pooled"]["curve"]),
+            "",
+            *_reached(scores["pooled"]),
             "",
             *(_behaviour_lines(behaviour) if behaviour else []),
             "## Network",

@@ -45,6 +45,7 @@ from training.metrics import (
 # Two ways to use the tagger: redacting wants few names missed, linking wants few wrong ones.
 AT_PRECISION, AT_RECALL = 0.95, 0.98
 KINDS = ("missed", "invented", "boundary", "type")
+CURVE_FROM = 0.01  # the least threshold of a curve
 _CURVE_POINTS = 200  # kept of a curve in JSON; a plot shows no more
 _WORST = 20  # mistakes of each kind that a set keeps
 
@@ -70,8 +71,8 @@ class Mistake:
 
 @dataclass(frozen=True)
 class CorpusScores:
-    """All figures of one labelled set; shares are 0..1. The curve and the calibration are of all
-    spans that the model finds, the other figures of those that reach the threshold."""
+    """All figures of one labelled set; shares are 0..1. The calibration is of the most probable
+    labelling's spans, the curve of all that score CURVE_FROM or more, the rest of the threshold's."""
 
     name: str
     n_sentences: int
@@ -189,9 +190,8 @@ def evaluate(
         began = time.perf_counter()
         answers = tagger.tag_all(tokens, threshold)
         seconds += time.perf_counter() - began
-        # Calibration and curve look below the threshold too.
-        all_found = tagger.tag_all(tokens, 0.0) if threshold else answers
-        scored.append(_Scored(name, sentences, answers, all_found))
+        best = tagger.tag_all(tokens, 0.0) if threshold else answers
+        scored.append(_Scored(name, sentences, answers, best, tagger.tag_all(tokens, CURVE_FROM)))
     labels = tagger.config.scheme.labels
     sets = tuple(_corpus_scores(one, labels, train_names) for one in scored)
     pooled = sets[0] if len(sets) == 1 else _corpus_scores(_pooled(scored), labels, train_names)
@@ -213,12 +213,13 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Scored:
-    """A set with the tagger's answers: at the threshold, and at threshold 0."""
+    """A set with the tagger's answers: at the threshold, at threshold 0, and at CURVE_FROM."""
 
     name: str
     sentences: Sequence[Sentence]
     answers: Sequence[Tagged]
-    all_found: Sequence[Tagged]
+    best: Sequence[Tagged]
+    likely: Sequence[Tagged]
 
 
 def _pooled(scored: Sequence[_Scored]) -> _Scored:
@@ -226,7 +227,8 @@ def _pooled(scored: Sequence[_Scored]) -> _Scored:
         "all sets",
         [s for one in scored for s in one.sentences],
         [a for one in scored for a in one.answers],
-        [a for one in scored for a in one.all_found],
+        [a for one in scored for a in one.best],
+        [a for one in scored for a in one.likely],
     )
 
 
@@ -236,7 +238,6 @@ def _corpus_scores(
     tokens = [sentence.tokens for sentence in scored.sentences]
     gold = [sentence.labels for sentence in scored.sentences]
     predicted = [answer.labels for answer in scored.answers]
-    judged = _judged(scored.sentences, scored.all_found)
     slicings = {"name length": by_span_length, "case": by_case, "sentence length": by_sentence_length}
     slices = {name: scores_by_slice(gold, predicted, tokens, f) for name, f in slicings.items()}
     if train_names is not None:
@@ -253,8 +254,8 @@ def _corpus_scores(
         by_type=span_scores_by_type(gold, predicted),
         token_accuracy=token_accuracy(gold, predicted),
         slices=slices,
-        calibration=calibration(judged),
-        curve=precision_recall_curve(judged, overall.n_gold),
+        calibration=calibration(_judged(scored.sentences, scored.best)),
+        curve=precision_recall_curve(_judged(scored.sentences, scored.likely), overall.n_gold),
         labels=labels,
         confusion=confusion(gold, predicted, labels),
         n_mistakes={kind: by_kind[kind] for kind in KINDS},

@@ -235,7 +235,7 @@ class CurvePoint:
 def precision_recall_curve(judged: Sequence[Judged], n_gold: int) -> tuple[CurvePoint, ...]:
     """One point for each score that occurs, the highest first: recall never falls along the curve.
 
-    It ends at the recall of all spans predicted: a threshold takes spans away and adds none.
+    It ends at the recall of all spans given: a higher threshold only takes spans away.
     """
     points: list[CurvePoint] = []
     n_correct = 0

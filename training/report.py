@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model.labels import Span
-from training.evaluate import AT_PRECISION, AT_RECALL, KINDS, CorpusScores, Evaluation, Mistake
+from training.evaluate import AT_PRECISION, AT_RECALL, CURVE_FROM, KINDS, CorpusScores, Evaluation, Mistake
 from training.metrics import SpanScores
 
 _CONTEXT = 14  # tokens shown to either side of a mistake
@@ -254,7 +254,7 @@ def _curve(e: Evaluation) -> str:
         "Precision and recall, by threshold",
         svg,
         f"Blue: all{sets}. Dot: at the threshold {e.threshold:g}. Dashed: {AT_PRECISION:.0%} precision. "
-        "The curve ends where every name that the model finds is kept.",
+        f"The curve ends at the threshold {CURVE_FROM:g}.",
     )
 
 
