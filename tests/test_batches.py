@@ -120,6 +120,13 @@ def test_a_bullet_comes_first_and_is_nobody() -> None:
     assert labels == ["O", "B-PER", "O"]
 
 
+def test_full_stops_of_initials_stay_within_the_name() -> None:
+    tokens, labels = ["Mr.", "J.", "Bell", "left", "."], ["O", "B-PER", "I-PER", "O", "O"]
+    new = augmented(tokens, labels, AugmentConfig(split_stops=1), None, Random(0))
+    assert new[0] == ["Mr", ".", "J", ".", "Bell", "left", "."]
+    assert new[1] == ["O", "O", "B-PER", "I-PER", "I-PER", "O", "O"]
+
+
 def test_shortened_names_are_one_word() -> None:
     config = AugmentConfig(swap_names=1, shorten_names=1)
     names = Names({"x": ["Eve"]}, {"x": ["Doe"]})

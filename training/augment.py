@@ -25,6 +25,7 @@ class AugmentConfig:
     drop_end: float = 0.0  # the full stop at the end goes
     curly_quotes: float = 0.0
     bullet: float = 0.0  # a mark of a list's item comes first
+    split_stops: float = 0.0  # of initials and titles: "J ." and "Mr .", as some tokenisers have them
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -32,6 +33,7 @@ class AugmentConfig:
                 raise ValueError(f"{name} is {value}: a probability is expected")
 
 
+_TITLES = frozenset("Mr Mrs Ms Dr Prof St Jr Sr Rev Hon Gen Col Capt Lt Sgt Sen Rep Gov Mt No".split())
 _BULLETS = ("-", "•", "*", "–", "1.", "2.", ">", "|")
 _CURLY = {"'s": "\u2019s", "n't": "n\u2019t", "'": "\u2019", '"': "\u201d", "``": "\u201c", "''": "\u201d"}
 
@@ -60,6 +62,20 @@ def _swap(
     return out, labels_of(spans, len(out))
 
 
+def _split_stops(tokens: list[str], labels: list[str]) -> tuple[list[str], list[str]]:
+    out: list[str] = []
+    given: list[str] = []
+    for token, label in zip(tokens, labels, strict=True):
+        word = token[:-1]
+        if token.endswith(".") and (word in _TITLES or (len(word) == 1 and word.isupper())):
+            out += [word, "."]
+            given += [label, label if label == "O" else f"I-{label[2:]}"]
+        else:
+            out.append(token)
+            given.append(label)
+    return out, given
+
+
 def augmented(
     tokens: list[str], labels: list[str], config: AugmentConfig, names: Names | None, rng: Random
 ) -> tuple[list[str], list[str]]:
@@ -72,6 +88,8 @@ def augmented(
         tokens = [t.lower() if label[2:] == PERSON else t for t, label in zip(tokens, labels, strict=True)]
     if rng.random() < config.curly_quotes:
         tokens = [_CURLY.get(token, token) for token in tokens]
+    if config.split_stops and rng.random() < config.split_stops:
+        tokens, labels = _split_stops(tokens, labels)
     if config.bullet and rng.random() < config.bullet:
         tokens, labels = [rng.choice(_BULLETS), *tokens], ["O", *labels]
     case = rng.random()
