@@ -229,3 +229,9 @@ def test_a_wrong_setting_is_named(
     assert train(some_sentences, tmp_path / "model", "--epochs", "1", *options) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_scores_are_calibrated_on_the_files_named_alone(some_sentences: Path, tmp_path: Path) -> None:
+    dev = ("--dev", str(some_sentences), "--types", "PER", "--epochs", "1", "--set")
+    assert train(some_sentences, tmp_path / "m", *dev, f'calibrate=["{some_sentences}"]') == 0
+    assert train(some_sentences, tmp_path / "n", *dev, 'calibrate=["other.jsonl"]') == 2

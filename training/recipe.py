@@ -66,6 +66,7 @@ class Recipe:
     scheme: str = "auto"
     data: tuple[DataConfig, ...] = ()
     dev: tuple[str, ...] = ()
+    calibrate: tuple[str, ...] = ()  # the dev files that scores are made probabilities on; () is all
     dev_share: float = 0.1  # of the training documents, where no dev file is given
     names: str = ""  # folder of name lists, for augment.swap_names
     min_count: int = 2  # of a word in the training data, for a row in a table without vectors

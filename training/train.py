@@ -68,6 +68,8 @@ def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, st
         return found
 
     train = [LabelledSet(part.path, sentences(part.path), part.weight) for part in recipe.data]
+    if unknown := sorted({*recipe.calibrate} - {*recipe.dev}):
+        raise ValueError(f"calibrate: {unknown[0]} is not one of the dev files {list(recipe.dev)}")
     if recipe.dev:
         return train, [DevSet(path, sentences(path)) for path in recipe.dev], hashes
     split = [split_by_document(part.sentences, recipe.dev_share, recipe.seed) for part in train]
@@ -140,7 +142,7 @@ def _from_artefact(
 
 def _fit_temperature(fit: Fit, store: TypeStore) -> float:
     """The temperature under which the dev spans' scores are most likely: the least log loss, as the
-    mean over the dev sets, so that a large set with loose labels does not decide for all."""
+    mean over the sets to calibrate on, so that no large one decides for all."""
     chain = network_chain(fit.network, fit.config)
     parts = [
         (
@@ -148,6 +150,7 @@ def _fit_temperature(fit: Fit, store: TypeStore) -> float:
             [set(spans_of(s.labels)) for s in part.sentences],
         )
         for part in fit.dev
+        if not fit.recipe.calibrate or part.name in fit.recipe.calibrate
     ]
 
     def log_loss(temperature: float) -> float:
