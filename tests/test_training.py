@@ -235,3 +235,14 @@ def test_scores_are_calibrated_on_the_files_named_alone(some_sentences: Path, tm
     dev = ("--dev", str(some_sentences), "--types", "PER", "--epochs", "1", "--set")
     assert train(some_sentences, tmp_path / "m", *dev, f'calibrate=["{some_sentences}"]') == 0
     assert train(some_sentences, tmp_path / "n", *dev, 'calibrate=["other.jsonl"]') == 2
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(some_sentences: Path, tmp_path: Path) -> None:
+    options = ("--dev", str(some_sentences), "--epochs", "4", "--learning-rate", "0.9", "--types", "PER")
+    for keep in ("best", "last"):
+        assert train(some_sentences, tmp_path / keep, *options, "--set", f"optimiser.keep={keep}") == 0
+    best, last = (load(tmp_path / keep).training for keep in ("best", "last"))
+    scores = [record["dev_f1"] for record in best["history"]]
+    assert last["best_epoch"] == 4
+    assert scores[best["best_epoch"] - 1] == max(scores)
+    assert train(some_sentences, tmp_path / "x", "--set", "optimiser.keep=first") == 2

@@ -43,7 +43,7 @@ def _slice_rows(scores: Mapping[str, Any]) -> list[str]:
 def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
     """Precision and recall at round thresholds, from the pooled curve."""
     rows = ["| threshold | precision | recall |", "|--:|--:|--:|"]
-    for threshold in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+    for threshold in (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
         at = [p for p in curve if p["threshold"] >= threshold]
         if at:
             point = min(at, key=lambda p: p["threshold"])
@@ -129,7 +129,7 @@ def _card(
             str(training.get("command", "")),
             "```",
             "",
-            f"Best of {len(training.get('history', []))} epochs on dev: {training.get('best_epoch')}. "
+            f"Kept: epoch {training.get('best_epoch')} of {len(training.get('history', []))}. "
             "Everything else, file hashes included, is in `config.json`.",
             "",
             "| training file | sentences |",

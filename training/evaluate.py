@@ -45,7 +45,7 @@ from training.metrics import (
 # Two ways to use the tagger: redacting wants few names missed, linking wants few wrong ones.
 AT_PRECISION, AT_RECALL = 0.95, 0.98
 KINDS = ("missed", "invented", "boundary", "type")
-CURVE_FROM = 0.01  # the least threshold of a curve
+CURVE_FROM = 0.001  # the least threshold of a curve
 _CURVE_POINTS = 200  # kept of a curve in JSON; a plot shows no more
 _WORST = 20  # mistakes of each kind that a set keeps
 

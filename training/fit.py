@@ -258,6 +258,7 @@ class Fit:
         return state["epoch"], state["step_in_epoch"]
 
     def load_best(self) -> None:
+        """Takes up the weights of the epoch to keep."""
         tensors, _ = read_checkpoint(self.folder / BEST)
         with torch.no_grad():
             for name, parameter in self.trained.items():
@@ -320,8 +321,9 @@ class Fit:
             scores = span_scores([s.labels for s in part.sentences], [a.labels for a in answers])
             for i, value in enumerate((scores.f1, scores.precision, scores.recall)):
                 totals[i] += value / len(self.dev)
-        if totals[0] >= self.best_f1:  # of equals the later: it has the lower loss
-            self.best_f1 = totals[0]
+        better = totals[0] >= self.best_f1  # of equals the later: it has the lower loss
+        if better or self.recipe.optimiser.keep == "last":
+            self.best_f1 = max(self.best_f1, totals[0])
             write_checkpoint(self.folder / BEST, dict(self.trained), {"step": self.step})
         self._copy(kept)
         return totals[0], totals[1], totals[2]

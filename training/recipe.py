@@ -29,10 +29,13 @@ class OptimiserConfig:
     clip_norm: float = 5.0  # of the whole gradient; 0 does not clip
     average_decay: float = 0.998  # of the running average of the weights that is kept; 0: none
     patience: int = 5  # epochs without a better dev F1 before stopping
+    keep: str = "best"  # the weights of the epoch that scored best on dev, or of the "last" one
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}: at least 1 is expected")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep {self.keep!r} is not one of ('best', 'last')")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate is {self.learning_rate}: between 0 and 1 is expected")
 

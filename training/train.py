@@ -201,14 +201,16 @@ def train(
     history = fit.run(resume=resume)
     fit.load_best()
     config = replace(fit.config, temperature=_fit_temperature(fit, fit.batches.store))
-    best = max(history, key=lambda record: (record.dev_f1, record.epoch))
+    kept = history[-1]
+    if recipe.optimiser.keep == "best":
+        kept = max(history, key=lambda record: (record.dev_f1, record.epoch))
     training: dict[str, Any] = {
         "command": command,
         "recipe": recipe.as_json(),
         "data_sha256": hashes,
         "history": [asdict(record) for record in history],
         "sentences": {part.name: len(part.sentences) for part in train_sets},
-        "best_epoch": best.epoch,
+        "best_epoch": kept.epoch,
         "torch": torch.__version__,
     }
     artefact = make_artefact(fit.network.cpu(), config, vocabulary, training=training)
@@ -223,4 +225,4 @@ def train(
         print(f"{part.name}: dev F1 {scores.f1:.4f} (P {scores.precision:.4f}, R {scores.recall:.4f})",
               file=sys.stderr)  # fmt: skip
         f1 += scores.f1 / len(dev)
-    return Trained(out, f1, best.epoch)
+    return Trained(out, f1, kept.epoch)
