@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.artefact import Artefact, load, save
+from model.config import NetworkConfig
 from training.behaviour import markdown
 
 
@@ -49,6 +50,16 @@ def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
             point = min(at, key=lambda p: p["threshold"])
             rows.append(f"| {threshold:g} | {_percent(point['precision'])} | {_percent(point['recall'])} |")
     return rows
+
+
+def _context(network: NetworkConfig) -> str:
+    n = network
+    if not n.context_layers:
+        return ""
+    return (
+        f"; beside them the vectors of a transformer over word pieces, {n.context_layers} layers of "
+        f"{n.context_dim}, {n.context_heads} heads, inner width {n.context_inner}"
+    )
 
 
 def _reached(pooled: Mapping[str, Any]) -> list[str]:
@@ -119,7 +130,7 @@ def _card(
             "",
             f"{n.n_layers} layer(s) of {n.cell.upper()}, {n.n_directions} direction(s) of {n.hidden_dim} "
             f"units, {n.head.upper()} head; word vectors {n.cased_dim} d as written and {n.lower_dim} d "
-            f"lower-cased, {n.char_filters} character filters, projected to {n.feature_dim}. Labels: "
+            f"lower-cased, {n.char_filters} character filters, projected to {n.feature_dim}{_context(n)}. Labels: "
             f"{', '.join(config.scheme.labels)}. Tokeniser {config.tokeniser}, normalisation "
             f"{config.normalisation}, temperature {config.temperature:g}.",
             "",
