@@ -130,9 +130,9 @@ def _card(
             "",
             f"{n.n_layers} layer(s) of {n.cell.upper()}, {n.n_directions} direction(s) of {n.hidden_dim} "
             f"units, {n.head.upper()} head; word vectors {n.cased_dim} d as written and {n.lower_dim} d "
-            f"lower-cased, {n.char_filters} character filters, projected to {n.feature_dim}{_context(n)}. Labels: "
-            f"{', '.join(config.scheme.labels)}. Tokeniser {config.tokeniser}, normalisation "
-            f"{config.normalisation}, temperature {config.temperature:g}.",
+            f"lower-cased, {n.char_filters} character filters, projected to {n.feature_dim}"
+            f"{_context(n)}. Labels: {', '.join(config.scheme.labels)}. Tokeniser {config.tokeniser}, "
+            f"normalisation {config.normalisation}, temperature {config.temperature:g}.",
             "",
             "## Training",
             "",
