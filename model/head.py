@@ -13,14 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model.labels import LabelScheme, Span, labels_of, spans_of
+from model.labels import OUTSIDE, LabelScheme, Span, labels_of, spans_of
 
 Floats = NDArray[np.float64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 ILLEGAL = -1e4  # a log score that no sum of real ones makes up for; finite, so that 0 * it is 0
+_Rows = list[list[float]]
+_Types = dict[str, tuple[int, int]]  # entity type → ids of B- and I-
 _LOWEST = -500.0  # exp(_LOWEST) is still a normal float64: no probability becomes 0 / 0
 
 
@@ -70,35 +74,56 @@ class Tagged:
     spans: list[ScoredSpan]
 
 
-def _reversed_in_place(x: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """Each sentence backwards within its own length: what was last comes first. (B, T, K)."""
-    steps = np.arange(x.shape[1])
-    index = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)  # (B, T)
-    return np.take_along_axis(x, index[:, :, None], axis=1)
+@dataclass(frozen=True)
+class _Steps:
+    """A batch turned to be walked step by step: (T, K, B), the longest sentence first.
+
+    So step t is that of the first ``active[t]`` sentences, with no mask; and the innermost axis,
+    which NumPy's loops run along, is the long one.
+    """
+
+    order: NDArray[np.int64]  # (B,), of the sentences
+    lengths: NDArray[np.int64]  # (B,), in that order
+    active: list[int]  # (T,)
+    values: Floats  # (T, K, B)
+
+    @classmethod
+    def of(cls, values: Floats, lengths: NDArray[np.int64]) -> _Steps:
+        """Of values (B, T, K)."""
+        order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[order]
+        active = np.searchsorted(-lengths, -np.arange(values.shape[1]), side="left").tolist()
+        return cls(order, lengths, active, np.ascontiguousarray(values[order].transpose(1, 2, 0)))
+
+    def back(self, x: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """(T, …, B) as (B, T, …), the sentences as they were given."""
+        out = np.empty((x.shape[-1], *x.shape[:-1]), x.dtype)
+        out[self.order] = np.moveaxis(x, -1, 0)
+        return out
 
 
 def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> NDArray[np.int64]:
     """The most probable label ids (B, T); past a sentence's length they mean nothing. Viterbi 1967."""
-    n_sentences, n_steps, _ = emissions.shape
+    steps = _Steps.of(emissions, lengths)
+    best = steps.values  # each step's emissions (K, B), in turn made the best score of a path to there
+    n_steps, n_labels, n_sentences = best.shape
     # Here no emission, however extreme, may make up for an illegal move.
-    start = np.where(chain.start > ILLEGAL / 2, chain.start, -np.inf)
-    transitions = np.where(chain.transitions > ILLEGAL / 2, chain.transitions, -np.inf)
-    best = start + emissions[:, 0]  # (B, K)
-    pointers = np.zeros(emissions.shape, dtype=np.int64)  # (B, T, K), to the label before
-    finals = best + chain.end  # (B, K) at each sentence's own last token
+    best[0] += np.where(chain.start > ILLEGAL / 2, chain.start, -np.inf)[:, None]
+    transitions = np.where(chain.transitions > ILLEGAL / 2, chain.transitions, -np.inf)[:, :, None]
+    moves = np.zeros((n_steps, n_labels, n_labels, n_sentences))  # from, to
     for t in range(1, n_steps):
-        moves = best[:, :, None] + transitions  # (B, K, K)
-        pointers[:, t] = moves.argmax(1)
-        best = moves.max(1) + emissions[:, t]
-        finals = np.where((lengths == t + 1)[:, None], best + chain.end, finals)
-    path = np.zeros((n_sentences, n_steps), dtype=np.int64)
-    label = finals.argmax(1)  # (B,)
+        n = steps.active[t]
+        arrived = np.add(best[t - 1, :, None, :n], transitions, out=moves[t, :, :, :n])
+        best[t, :, :n] += np.maximum.reduce(arrived, axis=0)
+    pointers = moves.argmax(1)  # (T, K, B), to the label before
+    path = np.zeros((n_steps, n_sentences), dtype=np.int64)
     rows = np.arange(n_sentences)
-    for t in range(n_steps - 1, -1, -1):
-        path[:, t] = label
-        # A sentence shorter than t + 1 has not begun its way back yet.
-        label = np.where(t < lengths, pointers[rows, t, label], label)
-    return path
+    last = steps.lengths - 1
+    path[last, rows] = (best[last, :, rows] + chain.end).argmax(1)
+    for t in range(n_steps - 1, 0, -1):
+        n = steps.active[t]
+        path[t - 1, :n] = pointers[t, path[t, :n], rows[:n]]
+    return steps.back(path)
 
 
 def messages(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> tuple[Floats, Floats]:
@@ -106,58 +131,73 @@ def messages(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> tup
 
     ``marginals[b, t, k]`` is P(y_t = k). ``suffixes[b, t, k]`` is proportional to the mass of all
     that can follow from y_t = k on, its own emission included. Past a sentence's length neither
-    means anything. Both directions run as one recurrence, m_t = (m_t-1 @ moves) * potential_t,
+    means anything. Both directions run as one recurrence, m_t = (moves @ m_t-1) * potential_t,
     scaled at each step; the backward one over the sentence reversed within its own length, so
     that padding, which comes last in either, reaches nothing.
     """
-    peak = emissions.max(2, keepdims=True)
-    potential = np.exp(np.maximum(emissions - peak, _LOWEST))  # (B, T, K)
-    both = np.stack((potential, _reversed_in_place(potential, lengths)))  # (2, B, T, K)
-    moves = np.exp(np.stack((chain.transitions, chain.transitions.T)))  # (2, K, K)
-    ends = np.exp(np.stack((chain.start, chain.end)))[:, None]  # (2, 1, K)
-    out = np.empty_like(both)
-    message = ends * both[:, :, 0]
-    for t in range(both.shape[2]):
-        if t:
-            message = (message @ moves) * both[:, :, t]
-        message = message / message.sum(2, keepdims=True)
-        out[:, :, t] = message
-    suffixes = _reversed_in_place(out[1], lengths)
-    marginals = out[0] * suffixes / potential
-    return marginals / marginals.sum(2, keepdims=True), suffixes
+    steps = _Steps.of(emissions, lengths)
+    n_steps, n_labels, n_sentences = steps.values.shape
+    potential = steps.values - steps.values.max(1, keepdims=True)
+    np.exp(np.maximum(potential, _LOWEST, out=potential), out=potential)  # (T, K, B)
+    step = np.arange(n_steps)[:, None]
+    # What turns each sentence around within its own length, (T, 1, B)
+    turned = np.where(step < steps.lengths, steps.lengths - 1 - step, step)[:, None]
+    both = np.empty((n_steps, 2, n_labels, n_sentences))
+    both[:, 0] = potential
+    both[:, 1] = np.take_along_axis(potential, turned, axis=0)
+    moves = np.exp(np.stack((chain.transitions.T, chain.transitions)))  # (2, K, K), to, from
+    both[0] *= np.exp(np.stack((chain.start, chain.end)))[:, :, None]
+    both[0] /= np.add.reduce(both[0], axis=1, keepdims=True)
+    for t in range(1, n_steps):
+        n = steps.active[t]
+        message = both[t, :, :, :n]
+        message *= moves @ both[t - 1, :, :, :n]
+        message /= np.add.reduce(message, axis=1, keepdims=True)
+    suffixes = np.take_along_axis(both[:, 1], turned, axis=0)  # (T, K, B)
+    marginals = both[:, 0]
+    marginals *= suffixes
+    marginals /= potential
+    marginals /= marginals.sum(1, keepdims=True)
+    return steps.back(marginals), steps.back(suffixes)
+
+
+def _goes_on(label: int, inside: int, moves: _Rows, suffix: list[float]) -> float:
+    """P(y_t = inside | y_t-1 = label), from step t's suffixes: the posterior is a Markov chain."""
+    # Sums of K numbers: plain Python is faster at those than NumPy.
+    ahead = [m * s for m, s in zip(moves[label], suffix, strict=True)]
+    return ahead[inside] / sum(ahead)
 
 
 def _span_score(
-    span: Span, n_tokens: int, marginals: Floats, suffixes: Floats, moves: Floats, scheme: LabelScheme
+    span: Span, types: _Types, n_tokens: int, marginals: Floats, suffixes: Floats, moves: _Rows
 ) -> float:
-    """P(exactly this span): the chain rule along the Markov chain that the posterior is."""
-    begin, inside = scheme.ids([f"B-{span.entity_type}", f"I-{span.entity_type}"])
+    """P(exactly this span): the chain rule along the chain, in one sentence's (T, K) each."""
+    begin, inside = types[span.entity_type]
     score = float(marginals[span.start, begin])
     label = begin
-    for t in range(span.start + 1, min(span.end + 1, n_tokens)):
-        ahead = moves[label] * suffixes[t]  # (K,), proportional to P(y_t | y_t-1 = label)
-        goes_on = float(ahead[inside] / ahead.sum())
+    last = min(span.end + 1, n_tokens)
+    for t, suffix in enumerate(suffixes[span.start + 1 : last].tolist(), span.start + 1):
+        goes_on = _goes_on(label, inside, moves, suffix)
         score *= goes_on if t < span.end else 1.0 - goes_on
         label = inside
     return score
 
 
 def _likely_spans(
-    least: float, marginals: Floats, suffixes: Floats, moves: Floats, scheme: LabelScheme
+    least: float, types: _Types, marginals: Floats, suffixes: Floats, moves: _Rows
 ) -> list[ScoredSpan]:
     """Every span of one sentence, (T, K) each, that scores ``least`` or more, in the order of the text;
     of two that overlap the better, so that a higher ``least`` only takes away. ``least`` is above 0."""
     found: list[ScoredSpan] = []
     n_tokens = len(marginals)
-    for entity_type in scheme.entity_types:
-        begin, inside = scheme.ids([f"B-{entity_type}", f"I-{entity_type}"])
+    to_follow = suffixes.tolist()
+    for entity_type, (begin, inside) in types.items():
         for start in np.flatnonzero(marginals[:, begin] >= least).tolist():
             mass, label = float(marginals[start, begin]), begin  # of all spans that reach this far
             for end in range(start + 1, n_tokens + 1):
                 goes_on = 0.0
                 if end < n_tokens:
-                    ahead = moves[label] * suffixes[end]
-                    goes_on = float(ahead[inside] / ahead.sum())
+                    goes_on = _goes_on(label, inside, moves, to_follow[end])
                 if mass * (1 - goes_on) >= least:
                     found.append(ScoredSpan(Span(start, end, entity_type), mass * (1 - goes_on)))
                 mass *= goes_on
@@ -193,26 +233,31 @@ def decode(
     path = best_path(scores, n_tokens, chain)
     cooled = Chain(*(x / temperature for x in (chain.start, chain.transitions, chain.end)))
     marginals, suffixes = messages(scores / temperature, n_tokens, cooled)
-    moves = np.exp(cooled.transitions)
-    thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
+    moves: _Rows = np.exp(cooled.transitions).tolist()
     names = scheme.labels
-    begins = scheme.ids([f"B-{entity_type}" for entity_type in scheme.entity_types])
-    chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0]  # (B, T)
+    types = {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
+    thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
+    begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
+    likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
+    chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0].tolist()  # (B, T)
     tagged = []
-    for b, (n, least) in enumerate(zip(lengths, thresholds, strict=True)):
-        labels = [names[k] for k in path[b, :n].tolist()]
-        token_scores = chosen[b, :n].tolist()
-        kept: list[ScoredSpan] = []
+    for b, (n, least, ids) in enumerate(zip(lengths, thresholds, path.tolist(), strict=True)):
+        ids = ids[:n]
+        token_scores = chosen[b][:n]
+        if not any(ids) and (least <= 0 or likeliest[b] < least):
+            tagged.append(Tagged([OUTSIDE] * n, token_scores, []))  # most sentences
+            continue
+        labels = [names[k] for k in ids]
         if least > 0:
-            if (marginals[b, :n, begins] >= least).any():
-                kept = _likely_spans(least, marginals[b, :n], suffixes[b, :n], moves, scheme)
+            kept = _likely_spans(least, types, marginals[b, :n], suffixes[b, :n], moves)
             wanted = labels_of([one.span for one in kept], n)
             if wanted != labels:
                 labels = wanted
                 token_scores = marginals[b, np.arange(n), scheme.ids(labels)].tolist()
-        elif any(path[b, :n]):
-            for span in spans_of(labels):
-                score = _span_score(span, n, marginals[b], suffixes[b], moves, scheme)
-                kept.append(ScoredSpan(span, score))
+        else:
+            kept = [
+                ScoredSpan(span, _span_score(span, types, n, marginals[b], suffixes[b], moves))
+                for span in spans_of(labels)
+            ]
         tagged.append(Tagged(labels, token_scores, kept))
     return tagged

@@ -9,6 +9,7 @@ A Tagger is used by one thread at a time: its cache of word types has no lock. `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +78,11 @@ class Tagger:
         lengths = np.array([len(sentences[i]) for i in full], dtype=np.int64)
         rows = np.zeros((len(full), int(lengths.max())), dtype=np.int64)  # (B, T)
         self._learn_types([sentences[i] for i in full])
-        for b, i in enumerate(full):
-            rows[b, : lengths[b]] = [self._rows[token] for token in sentences[i]]
-        emissions = self.backend.emissions(
-            self._features[rows], lengths, self._layout(rows, lengths.tolist())
-        )  # (B, T, K)
+        types = map(self._rows.__getitem__, chain.from_iterable(sentences[i] for i in full))
+        rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.fromiter(types, np.int64, int(lengths.sum()))
+        # Gathered time step by time step, as recurrent graphs run.
+        features = self._features.take(rows.T, axis=0).transpose(1, 0, 2)  # (B, T, D)
+        emissions = self.backend.emissions(features, lengths, self._layout(rows, lengths.tolist()))
         tagged = decode(
             emissions,
             lengths.tolist(),
@@ -126,7 +127,8 @@ class Tagger:
 
     def _learn_types(self, sentences: Sequence[Sequence[str]]) -> None:
         """Computes the features of the word types that are not cached yet."""
-        fresh = list({t: None for s in sentences for t in s if t not in self._rows})
+        types = dict.fromkeys(chain.from_iterable(sentences))
+        fresh = [t for t in types if t not in self._rows]
         if not fresh:
             return
         full = len(self._rows) + len(fresh) >= _CACHED_TYPES or self._n_chars > _CACHED_CHARS
@@ -136,7 +138,7 @@ class Tagger:
             self._n_chars = 0
             self._features = self._features[:1024].copy()
             self._pieces = self._pieces[:1024].copy()
-            fresh = list({t: None for s in sentences for t in s})
+            fresh = list(types)
         first = len(self._rows) + 1
         needed = first + len(fresh)
         if needed > len(self._features):
@@ -145,11 +147,11 @@ class Tagger:
             self._pieces = np.pad(self._pieces, ((0, more), (0, 0)))
         for at in range(0, len(fresh), 4096):  # bounds the memory of the character encoder
             part = fresh[at : at + 4096]
-            types = self._encoder.encode(part)
+            encoded = self._encoder.encode(part)
             mine = slice(first + at, first + at + len(part))
-            self._features[mine] = self.backend.features(types)
+            self._features[mine] = self.backend.features(encoded)
             if self._encoder.pieces:
-                self._pieces[mine] = np.column_stack((types.pieces, types.shapes))
+                self._pieces[mine] = np.column_stack((encoded.pieces, encoded.shapes))
         self._rows.update((token, first + i) for i, token in enumerate(fresh))
         self._n_chars += sum(map(len, fresh))
 
