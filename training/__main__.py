@@ -90,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument("--epochs", type=_positive, default=3)
     _common(vectors)
 
+    _language_model_parser(
+        command("language-model", _language_model, "Train and ask language models of words or characters.")
+    )
+
     write = command(
         "synthesise", _synthesise, "Write labelled sentences from templates and lists of names."
     )
@@ -150,12 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="as for train; default: the bundled corpus"
     )
-    study.add_argument("--out", type=Path, required=True, help="the folder; what is in it is not done again")
+    study.add_argument(
+        "--out", type=Path, required=True, help="the folder; what is in it is not done again"
+    )
     study.add_argument(
         "--dev", nargs="+", type=Path, metavar="FILE", help="dev files; else a split by document"
     )
     study.add_argument("--seeds", type=_positive, default=1, help="trainings of each system (1)")
-    study.add_argument("--epochs", type=_positive, help="of each training (12)")
+    study.add_argument("--epochs", type=_positive, help="of each training (20)")
     study.add_argument("--types", nargs="+", metavar="TYPE", help="entity types to learn (PER)")
     study.add_argument("--vectors", type=Path, help="word vectors of forms as written; else learnt")
     study.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="those alone; else all")
@@ -170,6 +176,42 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--notes", type=Path, required=True, help="Markdown: data, licences, limits")
     card.add_argument("--behaviour", type=Path, metavar="FILE", help="what behaviour --json wrote")
     return parser
+
+
+def _language_model_parser(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    train = verbs.add_parser("train", help="train a model on raw text; documents have blank lines between")
+    train.add_argument(
+        "files", nargs="+", type=Path, metavar="PATH", help=".txt, .txt.gz, .txt.xz, a folder"
+    )
+    train.add_argument("--out", type=Path, required=True, help="the folder to write")
+    train.add_argument("--level", choices=("word", "char"), default="word", help="what is predicted (word)")
+    train.add_argument("--direction", choices=("forward", "backward"), default="forward")
+    train.add_argument("--max-tokens", type=_positive, help="words read of the files (2000000)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                       help="of training.language_model.LanguageModelConfig: hidden_dim=512")  # fmt: skip
+    ask = {
+        "perplexity": "of raw text: how many units the model hesitates between, on average",
+        "score": "log2-probability and perplexity of each sentence, the likeliest first",
+        "complete": "sentences that go on from a beginning (a backward model's: up to an end)",
+        "sample": "new sentences, until <EOS>, without <UNK>",
+    }
+    for verb, text in ask.items():
+        one = verbs.add_parser(verb, help=text, description=text)
+        one.add_argument("model", type=Path, metavar="MODEL")
+        if verb == "perplexity":
+            one.add_argument("files", nargs="+", type=Path, metavar="PATH")
+            one.add_argument("--max-tokens", type=_positive, default=100_000, help="words read (100000)")
+        if verb == "score":
+            one.add_argument("texts", nargs="+", metavar="SENTENCE")
+            one.add_argument("--units", action="store_true", help="each word's, or character's, too")
+        if verb == "complete":
+            one.add_argument("text", metavar="TEXT")
+        if verb in ("complete", "sample"):
+            one.add_argument("-n", type=_positive, default=5, help="how many (5)")
+            one.add_argument("--temperature", type=float, default=0.8, help="lower: likelier words (0.8)")
+        _common(one)
+    _common(train)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -285,6 +327,52 @@ def _embeddings(arguments: argparse.Namespace) -> int:
     write_vectors(vectors, a.out)
     n_words, dimension = vectors.rows.shape
     print(f"{a.out}: {n_words:,} words, {dimension} dimensions, {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _language_model(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from training import language_model as lm
+    from training import language_model_fit as lm_fit
+    from training.embeddings import text_files
+    from training.fit import NonFiniteLossError
+    from training.recipe import with_values
+
+    a = arguments
+    torch.set_num_threads(a.threads)
+    device = _device(a.device)
+    if a.verb == "train":
+        given = {"level": a.level, "direction": a.direction, "seed": a.seed, "max_tokens": a.max_tokens}
+        config = with_values(lm.LanguageModelConfig(), _without_none(given) | _nested(a.settings))
+        split = lm_fit.read_split(text_files(a.files), config.max_tokens, config.held_out)
+        try:
+            fitted = lm_fit.fit(config, split, device)
+        except NonFiniteLossError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        lm.save_model(fitted.model, a.out)
+        print(f"{a.out}: {len(fitted.model.units):,} {config.level}s known, {fitted.n_train_units:,} "
+              f"trained on, {fitted.seconds:.0f} s; held out: {fitted.held_out}")  # fmt: skip
+        return 0
+    model = lm.load_model(a.model).to(device)
+    if a.verb == "perplexity":
+        print(lm_fit.perplexity(model, lm_fit.read_sentences(text_files(a.files), a.max_tokens)))
+    elif a.verb == "score":
+        scored = [(model.score(text), text) for text in a.texts]
+        for units, text in sorted(scored, key=lambda one: -sum(log for _, log in one[0])):
+            log2 = sum(log for _, log in units)
+            unknown = " ".join(unit for unit, _ in units if unit not in model.ids)
+            print(
+                f"{log2:.2f}\t{2 ** (-log2 / len(units)):.2f}\t{text}"
+                + (f"\t<UNK>: {unknown}" if unknown else "")
+            )
+            if a.units:
+                print("\n".join(f"    {log:.2f}\t{unit}" for unit, log in units))
+    else:
+        rng = torch.Generator().manual_seed(a.seed)
+        for _ in range(a.n):
+            print(model.generate(rng, a.text if a.verb == "complete" else "", a.temperature))
     return 0
 
 
@@ -407,7 +495,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; train --resume goes on from the last checkpoint, study from its results", file=sys.stderr)
+        print(
+            "interrupted; train --resume goes on from the last checkpoint, study from its results",
+            file=sys.stderr,
+        )
         return 130
 
 
