@@ -304,17 +304,23 @@ def plot(measured: Sequence[Measured]) -> str:
             "words a second on one core, text to labels", "F1 of persons, mean of sets, %", 3.4
         )
         axes.set_xscale("log")
-        for one in measured:
+        # Names in turn above and below: neighbours on the speed axis may be close.
+        for place, one in enumerate(sorted(measured, key=lambda m: m.rate)):
             colour = _SECOND if one.key in PEERS else _FIRST
             x, y = one.rate, 100 * one.f1
             axes.plot([x], [y], "o", color=colour, markersize=8, clip_on=False)
             axes.annotate(
-                one.about["name"], (x, y), (0, 9), textcoords="offset points", ha="center", color=_INK
+                one.about["name"],
+                (x, y),
+                (0, -18 if place % 2 else 9),
+                textcoords="offset points",
+                ha="center",
+                color=_INK,
             )
         rates = [one.rate for one in measured] + ([BAR * base.rate] if base else [])
         axes.set_xlim(min(rates) / 2.2, max(rates) * 2.2)
         low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.12 * (high - low))
+        axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         if base:
             axes.axvline(BAR * base.rate, color=_FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
             where = (BAR * base.rate, 0.02)
