@@ -148,14 +148,19 @@ def test_answers_are_what_the_tagger_says(service):
     ]
 
 
-def test_spans_below_the_threshold_become_o(service):
-    everything = service.tag(TEXTS, threshold=0)
-    scores = sorted(p["score"] for s in everything for p in s["persons"])
-    at = len(scores) // 2
-    middle = (scores[at - 1] + scores[at]) / 2  # between two: what is shown is rounded
-    kept = [p for s in service.tag(TEXTS, threshold=middle) for p in s["persons"]]
-    assert kept == [p for s in everything for p in s["persons"] if p["score"] >= middle]
-    assert 0 < len(kept) < len(scores)
+def test_a_threshold_finds_all_that_score_it_and_a_higher_one_only_takes_away(service):
+    def found(threshold):
+        answers = service.tag(TEXTS, threshold=threshold)
+        for answer in answers:  # labels and persons say the same
+            persons = sum(p["last_token"] - p["first_token"] for p in answer["persons"])
+            assert sum(t["label"] != "O" for t in answer["tokens"]) == persons
+        return [(i, p["start"], p["end"], p["score"]) for i, s in enumerate(answers) for p in s["persons"]]
+
+    last = found(0.05)
+    assert len(last) > len(found(0))  # also what the most probable labelling leaves out
+    for threshold in (0.2, 0.4, 0.6, 0.8):
+        assert found(threshold) == [one for one in last if one[3] >= threshold]
+    assert 0 < len(found(0.6)) < len(last)
     nothing = service.tag(TEXTS, threshold=1)
     assert {t["label"] for s in nothing for t in s["tokens"]} == {"O"}
 
