@@ -293,6 +293,11 @@ def test_words_that_came_too_rarely_are_unknown() -> None:
     assert model.units == (EOS, UNK, "a", "b", "c")
 
 
+def test_numbers_are_generated_so_they_are_read_as_written(words: LanguageModel) -> None:
+    assert "15" in words.ids
+    assert words.units_of(["“1996”", "“a”"]) == ["“1996”", '"a"']
+
+
 def test_bad_input_is_named(
     words: LanguageModel, characters: dict[str, LanguageModel], tmp_path: Path
 ) -> None:
@@ -305,6 +310,8 @@ def test_bad_input_is_named(
         LanguageModelConfig(level="letter")
     with pytest.raises(ValueError, match="epochs is 0: at least 1 is expected"):
         LanguageModelConfig(epochs=0)
+    with pytest.raises(ValueError, match="no word comes min_count, 9, times"):
+        trained(min_count=9)
     with pytest.raises(ValueError, match="temperature is 0"):
         words.generate(torch.Generator(), temperature=0)
     with pytest.raises(ValueError, match="a forward model of characters is expected, not a backward one"):

@@ -135,11 +135,16 @@ def read_split(files: Sequence[Path], max_tokens: int, held_out: float) -> Split
 
 
 def new_model(config: LanguageModelConfig, train: Sentences) -> LanguageModel:
-    """A model with fresh weights, whose vocabulary is the training text's most frequent units."""
+    """A model with fresh weights, whose vocabulary is the training text's most frequent units.
+    Raises ValueError where none is frequent enough."""
     bare = LanguageModel(replace(config, direction="forward"), [EOS, UNK])
     counts = Counter(unit for sentence in train for unit in bare.units_of(sentence))
     ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[: config.max_units]
     known = [unit for unit, n in ranked if n >= config.min_count and unit not in (EOS, UNK)]
+    if not known:
+        raise ValueError(
+            f"no {config.level} comes min_count, {config.min_count}, times in the training text"
+        )
     torch.manual_seed(config.seed)
     return LanguageModel(config, [EOS, UNK, *known])
 
@@ -172,7 +177,6 @@ def fit(config: LanguageModelConfig, split: Split, device: str = "cpu") -> Fitte
         rng = Random(f"{config.seed} {epoch}")
         plan = buckets([len(i) for i in ids], config.batch_units, _MAX_SENTENCES, rng)
         name = f"epoch {epoch + 1}/{config.epochs}"
-        torch.manual_seed(rng.getrandbits(63))
         model.train()
         total = 0.0
         with _less_precise_products():
