@@ -65,6 +65,10 @@ def test_every_system_trains_and_is_in_the_report(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text("utf-8"))
     assert {r["system"] for r in results["runs"]} == set(SYSTEMS)
     assert all(r["n_epochs"] == 1 and r["grad_norms"] and not r["broke_down"] for r in results["runs"])
+    for r in results["runs"]:
+        recurrent = bool(SYSTEMS[r["system"]].feedback)
+        assert (r["wrong_given_own"] is not None) == (r["wrong_given_gold"] is not None) == recurrent
+        assert (r["untrained"] is None) == recurrent
     assert {(p["cell"], p["bidirectional"]) for p in results["probes"]} == set(PROBED)
     page = Page((finished / "report.html").read_text("utf-8"))
     for group in GROUPS:
@@ -104,21 +108,22 @@ def test_a_study_that_was_interrupted_does_only_what_is_missing(
     monkeypatch.setattr(study_module, "run_system", interrupted)
     wanted = ["rnn", "gru", "softmax"]
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path, systems=wanted)
+        run(recipe, tmp_path, systems=wanted, n_probe_seeds=0)
     assert not (tmp_path / "report.html").exists()
     assert [p.name for p in (tmp_path / "results").iterdir() if p.is_dir()] == []
     before = (tmp_path / "results" / "rnn-1.json").read_bytes()
-    run(recipe, tmp_path, systems=wanted)
+    run(recipe, tmp_path, systems=wanted, n_probe_seeds=0)
     assert trained == ["base", "rnn", "gru", "gru", "softmax"]
     assert (tmp_path / "results" / "rnn-1.json").read_bytes() == before
-    run(recipe, tmp_path, systems=wanted, n_seeds=2)  # another seed is more of the same study
+    # Another seed is more of the same study.
+    run(recipe, tmp_path, systems=wanted, n_seeds=2, n_probe_seeds=0)
     assert trained[5:] == ["base", "rnn", "gru", "softmax"]
     assert "±" in (tmp_path / "report.html").read_text("utf-8")
     with pytest.raises(ValueError, match=r"base-1\.json: was made with other settings or data"):
         run(with_values(recipe, {"network": {"hidden_dim": 7}}), tmp_path, systems=wanted)
     (tmp_path / "results" / "gru-1.json").write_text("[]")
     with pytest.raises(ValueError, match=r"gru-1\.json: not a result of a study"):
-        run(recipe, tmp_path, systems=wanted)
+        run(recipe, tmp_path, systems=wanted, n_probe_seeds=0)
 
 
 def test_a_training_that_breaks_down_is_a_result(
@@ -130,7 +135,7 @@ def test_a_training_that_breaks_down_is_a_result(
         return loss(self, batch) * (float("inf") if self.config.network.cell == "rnn" else 1.0)
 
     monkeypatch.setattr(fit_module.Fit, "_loss", broken)
-    text = Page(run(recipe, tmp_path, systems=["rnn", "gru"]).read_text("utf-8")).text
+    text = Page(run(recipe, tmp_path, systems=["rnn", "gru"], n_probe_seeds=0).read_text("utf-8")).text
     assert "broke down, 1 of 1: step 1: the loss is inf" in text
 
 
@@ -138,7 +143,7 @@ def test_the_command_writes_the_report_and_names_what_is_wrong(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [recipe.data[0].path, "--dev", *recipe.dev]
-    small = ["--epochs", "1", "--set", "network.hidden_dim=4", "--no-probe", "--device", "cpu"]
+    small = ["--epochs", "1", "--set", "network.hidden_dim=4", "--probe-seeds", "0", "--device", "cpu"]
     out = str(tmp_path / "study")
     assert main(["study", *files, "--out", out, "--systems", "one-direction", *small]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "study" / "report.html")

@@ -165,7 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--types", nargs="+", metavar="TYPE", help="entity types to learn (PER)")
     study.add_argument("--vectors", type=Path, help="word vectors of forms as written; else learnt")
     study.add_argument("--systems", nargs="+", default=[], metavar="NAME", help="those alone; else all")
-    study.add_argument("--no-probe", action="store_true", help="leave out the deciding word's distance")
+    study.add_argument(
+        "--probe-seeds", type=int, default=1, metavar="N",
+        help="trainings for the recall by distance of the deciding word (1; 0 leaves it out)",
+    )  # fmt: skip
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                        help="any other setting of a recipe, for all systems")  # fmt: skip
     _common(study)
@@ -443,7 +446,6 @@ def _study(arguments: argparse.Namespace) -> int:
 
     from training.recipe import DataConfig, with_values
     from training.study import bundled, run
-    from training.study_runs import ProbeConfig
     from training.systems import RECIPE
 
     a = arguments
@@ -465,7 +467,7 @@ def _study(arguments: argparse.Namespace) -> int:
         a.out,
         n_seeds=a.seeds,
         systems=a.systems,
-        probe=None if a.no_probe else ProbeConfig(),
+        n_probe_seeds=a.probe_seeds,
         device=_device(a.device),
         command="python -m training " + shlex.join(sys.argv[1:]),
     )

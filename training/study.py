@@ -123,13 +123,14 @@ def run(
     n_seeds: int = 1,
     systems: Sequence[str] = (),
     probe: ProbeConfig | None = None,
+    n_probe_seeds: int = 1,
     device: str = "cpu",
     command: str = "",
 ) -> Path:
     """Trains what has no result in ``out`` yet; the report's path. Raises ValueError for bad input.
 
-    ``systems``: names of those to train, all if none is given; the base is always there. Without
-    ``probe`` the probe is left out. Seeds count up from the recipe's.
+    ``systems``: names of those to train, all if none is given; the base is always there. ``probe``:
+    how its networks are trained, None for the default. Seeds count up from the recipe's.
     """
     from training.study_report import report
 
@@ -139,6 +140,7 @@ def run(
         hashes[path] = _sha256(Path(path))
     runs: list[SystemRun] = []
     probed: list[ProbeRun] = []
+    probe = probe or ProbeConfig()
     for seed in range(recipe.seed, recipe.seed + n_seeds):
         for system in wanted:
             own = recipe_of(system, recipe, seed)
@@ -148,8 +150,8 @@ def run(
                 partial(run_system, system, own, train, dev, device=device),
             )
             runs.append(SystemRun.from_json(value))
-        for cell, both in PROBED if probe else ():
-            assert probe is not None
+    for seed in range(recipe.seed, recipe.seed + n_probe_seeds):
+        for cell, both in PROBED:
             value = _kept(
                 out / "probe" / f"{cell}-{'two-directions' if both else 'one-direction'}-{seed}.json",
                 asdict(probe),
@@ -162,7 +164,7 @@ def run(
         dev={part.name: len(part.sentences) for part in dev},
         n_train_tokens=sum(len(s.tokens) for part in train for s in part.sentences),
         recipe=recipe,
-        probe=probe or ProbeConfig(),
+        probe=probe,
         runs=runs,
         probes=probed,
         scaled=_scaled(recipe, train, dev),

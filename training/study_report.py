@@ -194,20 +194,22 @@ def _short(value: float) -> str:
 
 
 def _exposure(study: Study) -> str:
-    """What output recurrence would score if the label before were always right."""
+    """How much oftener output recurrence is wrong after its own labels than after the gold ones."""
     told = []
-    for slug, how in (("teacher-forcing", "with teacher forcing"), ("own-labels", "on its own labels")):
-        runs = study.of(slug)
-        given = [run.f1_given_gold for run in runs if run.f1_given_gold is not None]
-        if given:
-            own = mean(run.f1 for run in runs)
-            told.append(f"trained {how}, it scores {100 * own:.1f}, and {100 * mean(given):.1f} when told")
+    for slug, how in (("teacher-forcing", "by teacher forcing"), ("own-labels", "on its own labels")):
+        runs = [run for run in study.of(slug) if run.wrong_given_gold is not None]
+        if runs:
+            own, gold = (
+                1000 * mean(getattr(run, f"wrong_given_{given}") for run in runs)
+                for given in ("own", "gold")
+            )
+            told.append(f"trained {how}, {own:.1f} labels in 1,000, and {gold:.1f} when told")
     if not told:
         return ""
     return (
         " A network that was only ever shown right labels may go astray on its own wrong ones (exposure "
         "bias: Ranzato et al. 2016, arXiv:1511.06732). What that costs is seen by telling it the gold "
-        f"label before each token of the dev sets: {'; '.join(told)}."
+        f"label before each token of the dev sets. Wrong are: {'; '.join(told)}."
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.config import NetworkConfig
 from model.labels import PERSON
-from model.loss import softmax_loss
+from model.loss import IGNORED, softmax_loss
 from model.network import Dropout
 from training.batches import Batch, BatchConfig, LabelledSet, TypeStore, buckets, make_batch
 from training.corpus import Sentence
@@ -52,7 +52,10 @@ class SystemRun:
     tag_tokens_per_s: float  # emissions and decoding, in batches, in memory; median of 3
     clipped: float  # share of the steps
     grad_norms: list[float]  # of each step, before clipping
-    f1_given_gold: float | None  # of output recurrence, with the gold label before each token
+    # Share of the dev labels that output recurrence gets wrong, going on from its own labels, and
+    # with the gold label before each token.
+    wrong_given_own: float | None
+    wrong_given_gold: float | None
     untrained: Gradients | None  # of a network whose emissions do not depend on its own labels
     trained: Gradients | None
 
@@ -94,23 +97,23 @@ class MeasuredFit(Fit):
         self.grad_norms.append(self._sums[1] - norms_before)
 
 
-def _f1_given_gold(fit: Fit, network: OutputRecurrentTagger) -> float:
-    """Mean F1 over the dev sets where the label before each token is always right."""
-    names = fit.config.scheme.labels
-    ids = {label: i for i, label in enumerate(names)}
-    store, found = fit.batches.store, []
-    for part in fit.dev:
-        rows = store.rows([s.tokens for s in part.sentences])
-        gold = [[ids.get(label, 0) for label in s.labels] for s in part.sentences]
-        answers: list[list[str]] = [[] for _ in rows]
-        for chosen in buckets([len(r) for r in rows], _BATCH_TOKENS, _BATCH_SENTENCES, Random(0)):
-            batch = make_batch([rows[i] for i in chosen], [gold[i] for i in chosen], store).to(fit.device)
-            with torch.inference_mode():
-                best = network.taught(batch.types, batch.index, batch.lengths, batch.labels).argmax(2)
-            for i, labels in zip(chosen, best.tolist(), strict=True):
-                answers[i] = [names[k] for k in labels[: len(rows[i])]]
-        found.append(span_scores([s.labels for s in part.sentences], answers).f1)
-    return mean(found)
+def _wrong_given(fit: Fit, network: OutputRecurrentTagger, *, gold_before: bool) -> float:
+    """Share of the dev labels that are wrong, with the gold label before each token or its own."""
+    ids = {label: i for i, label in enumerate(fit.config.scheme.labels)}
+    sentences = [s for part in fit.dev for s in part.sentences]
+    rows = fit.batches.store.rows([s.tokens for s in sentences])
+    gold = [[ids.get(label, 0) for label in s.labels] for s in sentences]
+    n_wrong = n_tokens = 0
+    for chosen in buckets([len(r) for r in rows], _BATCH_TOKENS, _BATCH_SENTENCES, Random(0)):
+        batch = make_batch([rows[i] for i in chosen], [gold[i] for i in chosen], fit.batches.store)
+        batch = batch.to(fit.device)
+        before = batch.labels if gold_before else None
+        with torch.inference_mode():
+            given = network.taught(batch.types, batch.index, batch.lengths, before).argmax(2)
+        real = batch.labels != IGNORED
+        n_wrong += int((given != batch.labels)[real].sum())
+        n_tokens += int(real.sum())
+    return n_wrong / n_tokens
 
 
 def _tag_tokens_per_s(fit: Fit) -> float:
@@ -161,6 +164,7 @@ def run_system(
     if best:
         fit.load_best()
     limit = recipe.optimiser.clip_norm
+    recurrent = network if best and isinstance(network, OutputRecurrentTagger) else None
     return SystemRun(
         system=system.slug,
         seed=recipe.seed,
@@ -175,9 +179,8 @@ def run_system(
         tag_tokens_per_s=_tag_tokens_per_s(fit) if best else 0.0,
         clipped=mean([norm > limit > 0 for norm in fit.grad_norms] or [0.0]),
         grad_norms=[float(f"{norm:.4g}") for norm in fit.grad_norms],
-        f1_given_gold=_f1_given_gold(fit, network)
-        if best and isinstance(network, OutputRecurrentTagger)
-        else None,
+        wrong_given_own=_wrong_given(fit, recurrent, gold_before=False) if recurrent else None,
+        wrong_given_gold=_wrong_given(fit, recurrent, gold_before=True) if recurrent else None,
         untrained=untrained,
         trained=gradients_by_distance(network, stretches) if best and measured else None,
     )
