@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.features import PAD, UNK
 from training.__main__ import main
 from training.embeddings import Vectors, read_vectors, text_files, write_vectors
+from training.vocabulary import build_lexicon
 
 VECTORS = Vectors(["Ada", "met", "Zoë"], np.array([[1, 2], [3, 4], [5, 6.5]], dtype=np.float32))
 TEXT = "Ada Lovelace met Charles Babbage's friends.\nMr. O\u2019Neill met Ada in 1833.\n\n" * 40
@@ -77,6 +79,18 @@ def test_pretrained_vectors_are_used_and_kept_as_they_are(tmp_path: Path) -> Non
     ]
     assert main(["train", str(data), "--out", str(out), "--run", str(tmp_path / "run"), *options]) == 0
     assert (out / "cased.txt").read_text("utf-8").split() == ["<PAD>", "<UNK>", "Ada", "met", "Zoë"]
+
+
+def test_a_vector_is_kept_under_the_form_that_tokens_are_looked_up_by() -> None:
+    words = ["1998", "Ada", "2010", "caf\u00e9", "o\u2019neill"]
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    cased = build_lexicon([], cased=Vectors(words, rows), max_cased=3, max_lower=9, min_count=1)
+    assert cased.vocabulary.cased == (PAD, UNK, "0000", "Ada", "caf\u00e9")
+    lower = build_lexicon([], lower=Vectors(words, rows), max_cased=9, max_lower=9, min_count=1)
+    assert lower.vocabulary.lower == (PAD, UNK, "0000", "ada", "caf\u00e9", "o'neill")
+    assert lower.lower is not None
+    scale = rows[[0, 1, 3, 4]].std()
+    np.testing.assert_allclose(lower.lower[2:] * scale, rows[[0, 1, 3, 4]], rtol=1e-6)
 
 
 def test_wrong_paths_and_files_are_named(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def _entity_types(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[str, ..
 
 
 def _vectors(path: str, most: int) -> Vectors | None:
-    return read_vectors(Path(path), most) if path else None
+    # More than are kept, since some words share the form that they are looked up by.
+    return read_vectors(Path(path), 2 * most) if path else None
 
 
 def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, Lexicon, BiRnnTagger]:

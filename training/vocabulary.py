@@ -8,7 +8,7 @@ training split, and only of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,12 +34,21 @@ class Lexicon:
     context: dict[str, Tensor] = field(default_factory=dict)  # weights of the context encoder
 
 
-def _table(vectors: Vectors, most: int) -> tuple[tuple[str, ...], Array]:
-    words = vectors.words[:most]
-    rows = vectors.rows[:most]
+def _table(vectors: Vectors, most: int, form: Callable[[str], str]) -> tuple[tuple[str, ...], Array]:
+    """The ``most`` most frequent words, each under the form that it is looked up by.
+
+    GloVe has "1998" and "2010", of which no token is ever looked up: both are "0000", and the
+    commoner one is it.
+    """
+    at: dict[str, int] = {}
+    for i, word in enumerate(vectors.words):
+        if len(at) == most:
+            break
+        at.setdefault(form(word), i)
+    rows = vectors.rows[list(at.values())]
     # One scale for all, from the commonest words alone: never from the words of some data set.
     scale = float(rows[:10_000].std())
-    return (PAD, UNK, *words), np.concatenate([np.zeros((2, rows.shape[1]), np.float32), rows / scale])
+    return (PAD, UNK, *at), np.concatenate([np.zeros((2, rows.shape[1]), np.float32), rows / scale])
 
 
 def build_lexicon(
@@ -73,8 +82,10 @@ def build_lexicon(
     lowered: Counter[str] = Counter()
     for form, n in forms.items():
         lowered[form.lower()] += n
-    cased_words, cased_rows = _table(cased, max_cased) if cased else (learnt(forms), None)
-    lower_words, lower_rows = _table(lower, max_lower) if lower else (learnt(lowered), None)
+    cased_words, cased_rows = _table(cased, max_cased, normalise) if cased else (learnt(forms), None)
+    lower_words, lower_rows = (
+        _table(lower, max_lower, lambda word: normalise(word).lower()) if lower else (learnt(lowered), None)
+    )
     pieces = context.pieces if context else ()
     vocabulary = Vocabulary(cased_words, lower_words, learnt(chars), normalisation_name, pieces)
     return Lexicon(vocabulary, cased_rows, lower_rows, context.weights if context else {})
