@@ -142,6 +142,22 @@ def test_a_teacher_labels_as_the_tagger_does_and_the_file_keeps_it(teacher: Path
         np.testing.assert_allclose(single[np.arange(len(ids)), ids], answer.scores, atol=2e-3)
 
 
+def test_a_higher_temperature_gives_the_same_labels_less_surely(teacher: Path) -> None:
+    sentence = [("Harry", "met", "Ada", "Lovelace", ".")]
+    sure = []
+    for temperature in (0.5, 1.0, 3.0):
+        asked = Teacher(teacher, temperature=temperature)
+        (found,) = asked.label(sentence)
+        ids = asked.config.scheme.ids(found.labels)
+        assert found.pairs is not None
+        pairs = found.pairs.astype(float)
+        # The best sequence's probability, by the chain rule: of a softmax it falls with temperature.
+        moves = [pairs[t, ids[t - 1], ids[t]] / pairs[t, ids[t - 1]].sum() for t in range(1, len(ids))]
+        sure.append((list(found.labels), pairs[0, 0, ids[0]] * np.prod(moves)))
+    assert sure[0][0] == sure[1][0] == sure[2][0]
+    assert sure[0][1] > sure[1][1] > sure[2][1]
+
+
 def test_what_is_no_soft_label_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"no")

@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     label.add_argument("--without-names", type=float, default=0.3,
                        help="share kept of the sentences in which nobody is found (0.3)")  # fmt: skip
+    label.add_argument("--temperature", type=float, help="of the teacher's probabilities (its own)")
     _common(label)
 
     evaluate = command(
@@ -397,9 +398,11 @@ def _label(arguments: argparse.Namespace) -> int:
     a = arguments
     if a.out.suffix != SUFFIX:
         raise ValueError(f"--out {a.out}: a name that ends in {SUFFIX} is expected")
+    if a.temperature is not None and not a.temperature > 0:
+        raise ValueError(f"--temperature is {a.temperature:g}: more than 0 is expected")
     torch.set_num_threads(a.threads)
     began = time.monotonic()
-    teacher = Teacher(a.model, _device(a.device))
+    teacher = Teacher(a.model, _device(a.device), a.temperature)
     chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed)
     sentences = label_files(teacher, text_files(a.files), chosen)
     n = write_soft(sentences, a.out, teacher.config.scheme.labels, teacher.name)

@@ -100,16 +100,20 @@ def pair_marginals(
 
 
 class Teacher:
-    """Labels sentences with an artefact's network, in torch."""
+    """Labels sentences with an artefact's network, in torch.
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    ``temperature``: of its probabilities; None is the artefact's own, which was fitted on noisier
+    text than the raw text may be.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", temperature: float | None = None) -> None:
         artefact = load(folder)
         self.name = artefact.config.name
         self.config = artefact.config
         self._network: BiRnnTagger = network_of(artefact).to(device)
         self._encoder = artefact.vocabulary.encoder
         self._device = device
-        t = self.config.temperature
+        t = self._temperature = temperature or self.config.temperature
         chain = artefact.chain
         self._chain = Chain(chain.start / t, chain.transitions / t, chain.end / t)
 
@@ -121,7 +125,7 @@ class Teacher:
         # A store of its own for every call: of raw text, most types are seen once.
         for part in emit(self._network, given, TypeStore(self._encoder), self._device):
             lengths = np.array(part.lengths)
-            scores = part.emissions.astype(np.float64) / self.config.temperature
+            scores = part.emissions.astype(np.float64) / self._temperature
             path = best_path(scores, lengths, self._chain)
             pairs = pair_marginals(scores, lengths, self._chain).astype(np.float16)
             for b, (i, n) in enumerate(zip(part.chosen, part.lengths, strict=True)):
