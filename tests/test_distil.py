@@ -1,6 +1,7 @@
 """Soft labels: the teacher's posterior against enumeration, the file, and the loss that fits them."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,16 @@ from training.__main__ import main
 from training.augment import AugmentConfig
 from training.batches import BatchConfig, Batches, LabelledSet, _pairs_of, is_sure
 from training.corpus import Sentence
-from training.distil import Chosen, Teacher, documents, pair_marginals, raw_sentences, read_soft, write_soft
+from training.distil import (
+    Chosen,
+    Teacher,
+    Teachers,
+    documents,
+    pair_marginals,
+    raw_sentences,
+    read_soft,
+    write_soft,
+)
 
 TEXT = """Harry Potter met Hermione Granger in London. They invented a new spell .
 The spell was new , and London slept .
@@ -156,6 +166,31 @@ def test_a_higher_temperature_gives_the_same_labels_less_surely(teacher: Path) -
         sure.append((list(found.labels), pairs[0, 0, ids[0]] * np.prod(moves)))
     assert sure[0][0] == sure[1][0] == sure[2][0]
     assert sure[0][1] > sure[1][1] > sure[2][1]
+
+
+def test_of_several_teachers_the_mean_of_the_posteriors_is_kept(
+    teacher: Path, raw: Path, tmp_path: Path
+) -> None:
+    save(random_artefact(seed=7), tmp_path / "other")
+    out = tmp_path / "soft.safetensors"
+    options = ["--without-names", "1", "--device", "cpu", "--temperature", "1.5"]
+    command = ["label", str(teacher), str(raw), "--and", str(tmp_path / "other"), "--out", str(out)]
+    assert main([*command, *options]) == 0
+    soft = read_soft(out)
+    one, other = (
+        Teacher(folder, temperature=1.5).label([s.tokens for s in soft])
+        for folder in (teacher, tmp_path / "other")
+    )
+    for got, a, b in zip(soft, one, other, strict=True):
+        assert got.pairs is not None
+        assert a.pairs is not None
+        assert b.pairs is not None
+        np.testing.assert_allclose(got.pairs, (a.pairs.astype(float) + b.pairs) / 2, atol=1e-3)
+        assert np.abs(a.pairs.astype(float) - b.pairs).max() > 0.01
+    stranger = Teacher(teacher)
+    stranger.config = replace(stranger.config, entity_types=("LOC", "PER"))
+    with pytest.raises(ValueError, match="has other labels"):
+        Teachers([Teacher(teacher), stranger])
 
 
 def test_what_is_no_soft_label_file_is_named(tmp_path: Path) -> None:

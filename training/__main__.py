@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     label.add_argument("--without-names", type=float, default=0.3,
                        help="share kept of the sentences in which nobody is found (0.3)")  # fmt: skip
-    label.add_argument("--temperature", type=float, help="of the teacher's probabilities (its own)")
+    label.add_argument("--and", type=Path, action="append", default=[], metavar="MODEL", dest="others",
+                       help="another teacher: what is kept is the mean of their posteriors")  # fmt: skip
+    label.add_argument("--temperature", type=float, help="of the teachers' probabilities (their own)")
     _common(label)
 
     evaluate = command(
@@ -392,7 +394,7 @@ def _synthesise(arguments: argparse.Namespace) -> int:
 def _label(arguments: argparse.Namespace) -> int:
     import torch
 
-    from training.distil import SUFFIX, Chosen, Teacher, label_files, write_soft
+    from training.distil import SUFFIX, Chosen, Teacher, Teachers, label_files, write_soft
     from training.embeddings import text_files
 
     a = arguments
@@ -402,7 +404,8 @@ def _label(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--temperature is {a.temperature:g}: more than 0 is expected")
     torch.set_num_threads(a.threads)
     began = time.monotonic()
-    teacher = Teacher(a.model, _device(a.device), a.temperature)
+    models = [a.model, *a.others]
+    teacher = Teachers([Teacher(model, _device(a.device), a.temperature) for model in models])
     chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed)
     sentences = label_files(teacher, text_files(a.files), chosen)
     n = write_soft(sentences, a.out, teacher.config.scheme.labels, teacher.name)

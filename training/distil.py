@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -134,7 +134,38 @@ class Teacher:
         return [answers[i] for i in range(len(given))]
 
 
-def label_files(teacher: Teacher, files: Iterable[Path], chosen: Chosen) -> Iterator[Sentence]:
+class Teachers:
+    """Several teachers as one: the mean of their posteriors, with the first one's best labels.
+
+    A mixture of chains is no chain, but its pairs of labels are the means of theirs, and a student is
+    fitted to the pairs alone.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        first, *others = teachers
+        for other in others:
+            if (
+                other.config.scheme != first.config.scheme
+                or other.config.tokeniser != first.config.tokeniser
+            ):
+                raise ValueError(f"{other.name} has other labels, or another tokeniser, than {first.name}")
+        self._teachers = teachers
+        self.name = " and ".join(teacher.name for teacher in teachers)
+        self.config = first.config
+
+    def label(self, sentences: list[tuple[str, ...]], document: int = 0) -> list[Sentence]:
+        first, *others = (teacher.label(sentences, document) for teacher in self._teachers)
+        if not others:
+            return first
+        return [
+            replace(
+                each[0], pairs=np.mean([s.pairs for s in each], axis=0, dtype=np.float32).astype(np.float16)
+            )
+            for each in zip(first, *others, strict=True)
+        ]
+
+
+def label_files(teacher: Teachers, files: Iterable[Path], chosen: Chosen) -> Iterator[Sentence]:
     """The labelled sentences that are kept, file by file."""
     rng = Random(chosen.seed)
     for path in files:
