@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Artefact, ArtefactError
-from model.features import WordTypes
+from model.features import PAD_ID, WordTypes
 from model.wordpiece import Layout
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ def _word_vectors(artefact: Artefact, types: WordTypes) -> Array:
     return np.concatenate(parts, 1) if parts else np.empty((len(types.shapes), 0), np.float32)
 
 
+def _used_chars(chars: NDArray[np.int64], filter_width: int) -> NDArray[np.int64]:
+    """The columns that hold a character, and of what is padding for all as much as a filter sees at
+    once: to the maximum over positions, more of it is nothing new. Words are mostly short."""
+    longest = int((chars != PAD_ID).sum(1).max())
+    return np.ascontiguousarray(chars[:, : longest + filter_width // 2 + 1])
+
+
 class OnnxBackend:
     """The exported graphs on the CPU. ``threads``: intra-op threads of this process."""
 
@@ -76,14 +83,15 @@ class OnnxBackend:
         self._word_types = session(WORD_TYPES_GRAPH)
         self._sentences = session(SENTENCES_GRAPH)
         # A graph takes only what its network looks at.
-        self._takes = {value.name for value in self._word_types.get_inputs()}
+        self._takes = {value.name: value.shape for value in self._word_types.get_inputs()}
+        # Older graphs take words of CHAR_WINDOW characters only.
+        self._takes_few_chars = isinstance(self._takes.get("chars", (0, 0))[1], str)
 
     def features(self, types: WordTypes) -> Array:
-        inputs = {
-            "vectors": _word_vectors(self._artefact, types),
-            "shapes": types.shapes,
-            "chars": types.chars,
-        }
+        chars = types.chars
+        if self._takes_few_chars:
+            chars = _used_chars(chars, self._artefact.config.network.char_width)
+        inputs = {"vectors": _word_vectors(self._artefact, types), "shapes": types.shapes, "chars": chars}
         (out,) = self._word_types.run(None, {k: v for k, v in inputs.items() if k in self._takes})
         features: Array = out
         return features
@@ -133,9 +141,8 @@ class TorchBackend:
     def features(self, types: WordTypes) -> Array:
         with self._torch.inference_mode():
             vectors = self._tensor(_word_vectors(self._artefact, types))
-            out = self._network.words.project(
-                vectors, self._tensor(types.shapes), self._tensor(types.chars)
-            )
+            chars = _used_chars(types.chars, self._artefact.config.network.char_width)
+            out = self._network.words.project(vectors, self._tensor(types.shapes), self._tensor(chars))
             features: Array = out.cpu().numpy()
             return features
 

@@ -24,6 +24,7 @@ from model.wordpiece import PIECE_WINDOW, Layout, lay_out
 
 TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
 _CACHED_TYPES = 1 << 16  # word types whose features are kept; at D = 128 that is 32 MiB
+_TYPES_AT_ONCE = 512
 _CACHED_CHARS = 1 << 22  # and of their characters; real words have 8 each
 
 
@@ -145,8 +146,11 @@ class Tagger:
             more = max(needed, 2 * len(self._features)) - len(self._features)
             self._features = np.pad(self._features, ((0, more), (0, 0)))
             self._pieces = np.pad(self._pieces, ((0, more), (0, 0)))
-        for at in range(0, len(fresh), 4096):  # bounds the memory of the character encoder
-            part = fresh[at : at + 4096]
+        # By length, in parts, since the character encoder takes as long as the longest word of a part
+        # wants, and its memory too.
+        fresh.sort(key=len)
+        for at in range(0, len(fresh), _TYPES_AT_ONCE):
+            part = fresh[at : at + _TYPES_AT_ONCE]
             encoded = self._encoder.encode(part)
             mine = slice(first + at, first + at + len(part))
             self._features[mine] = self.backend.features(encoded)

@@ -12,11 +12,18 @@ import pytest
 import torch
 
 from model.artefact import ArtefactError, Table
-from model.backend import OnnxBackend, TorchBackend, choose_backend, network_of, usable_cpus
+from model.backend import (
+    OnnxBackend,
+    TorchBackend,
+    _used_chars,
+    choose_backend,
+    network_of,
+    usable_cpus,
+)
 from model.config import CELLS, HEADS, NetworkConfig
 from model.features import CHAR_WINDOW, UNK_ID
 from model.head import decode
-from model.network import BiRnnTagger, TypeTensors
+from model.network import BiRnnTagger, Dropout, TypeTensors
 from tests.conftest import WORDS, random_artefact
 from training.export import fold_tables
 
@@ -168,6 +175,21 @@ def test_a_gpu_gives_the_same_emissions(variant):
     assert_same(emissions_of(onnx, x, lengths), emissions_of(gpu, x, lengths), 1e-4)
     types = artefact.vocabulary.encoder.encode(TOKENS)
     assert_same([onnx.features(types)], [gpu.features(types)], 1e-4)
+
+
+@pytest.mark.parametrize("char_width", [1, 3, 5])
+@torch.inference_mode()
+def test_only_the_characters_that_words_have_are_computed(char_width):
+    artefact = random_artefact(char_width=char_width)
+    types = artefact.vocabulary.encoder.encode(["Zoë", "a", "", "Potter"])
+    tensors = (torch.from_numpy(ids) for ids in (types.cased, types.lower, types.shapes, types.chars))
+    whole = network_of(artefact).words(TypeTensors(*tensors), Dropout()).numpy()  # all CHAR_WINDOW columns
+    for backend in (OnnxBackend(artefact), TorchBackend(artefact)):
+        np.testing.assert_allclose(backend.features(types), whole, rtol=1e-5, atol=1e-5)
+    bounds = [len("Potter") + char_width // 2 + 1, CHAR_WINDOW]
+    assert [
+        _used_chars(chars, char_width).shape[1] for chars in (types.chars, types.chars * 0 + 3)
+    ] == bounds
 
 
 # What export does to a network

@@ -177,10 +177,9 @@ def test_of_several_teachers_the_mean_of_the_posteriors_is_kept(
     command = ["label", str(teacher), str(raw), "--and", str(tmp_path / "other"), "--out", str(out)]
     assert main([*command, *options]) == 0
     soft = read_soft(out)
-    one, other = (
-        Teacher(folder, temperature=1.5).label([s.tokens for s in soft])
-        for folder in (teacher, tmp_path / "other")
-    )
+    sentences = [s.tokens for s in soft]
+    one = Teacher(teacher, temperature=1.5).label(sentences)
+    other = Teacher(tmp_path / "other").label(sentences)
     for got, a, b in zip(soft, one, other, strict=True):
         assert got.pairs is not None
         assert a.pairs is not None

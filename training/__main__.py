@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="share kept of the sentences in which nobody is found (0.3)")  # fmt: skip
     label.add_argument("--and", type=Path, action="append", default=[], metavar="MODEL", dest="others",
                        help="another teacher: what is kept is the mean of their posteriors")  # fmt: skip
-    label.add_argument("--temperature", type=float, help="of the teachers' probabilities (their own)")
+    label.add_argument("--temperature", type=float, help="of MODEL's probabilities (its own)")
     _common(label)
 
     evaluate = command(
@@ -404,8 +404,9 @@ def _label(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--temperature is {a.temperature:g}: more than 0 is expected")
     torch.set_num_threads(a.threads)
     began = time.monotonic()
-    models = [a.model, *a.others]
-    teacher = Teachers([Teacher(model, _device(a.device), a.temperature) for model in models])
+    device = _device(a.device)
+    others = [Teacher(model, device) for model in a.others]
+    teacher = Teachers([Teacher(a.model, device, a.temperature), *others])
     chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed)
     sentences = label_files(teacher, text_files(a.files), chosen)
     n = write_soft(sentences, a.out, teacher.config.scheme.labels, teacher.name)

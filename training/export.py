@@ -20,7 +20,7 @@ from model.artefact import Artefact, Table, is_quantised
 from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend
 from model.config import NetworkConfig, TaggerConfig
 from model.context import EPSILON
-from model.features import CHAR_WINDOW, Vocabulary
+from model.features import Vocabulary
 from model.network import BiRnnTagger
 from model.tagger import Tagger
 
@@ -75,7 +75,7 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
         inputs.append(helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["N", config.word_dim]))
         parts.append("vectors")
     if config.char_filters:
-        inputs.append(helper.make_tensor_value_info("chars", TensorProto.INT64, ["N", CHAR_WINDOW]))
+        inputs.append(helper.make_tensor_value_info("chars", TensorProto.INT64, ["N", "C"]))
         x = g.add("Gather", g.constant(weights["words.chars.weight"]), "chars")  # (N, C, char_dim)
         x = g.add("Transpose", x, perm=[0, 2, 1])
         kernel, bias = (g.constant(weights[f"words.filters.{n}"]) for n in ("weight", "bias"))
