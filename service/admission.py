@@ -35,6 +35,11 @@ class Hold:
         self.n_bytes += n
         admission.n_bytes += n
 
+    def remove_bytes(self, n: int) -> None:
+        """Frees some before the request is answered: a stream holds no line for longer than it must."""
+        self.n_bytes -= n
+        self._admission.n_bytes -= n
+
 
 class Admission:
     """Belongs to one event loop."""

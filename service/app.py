@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, tag
+from service import catalogue, docs, health, openapi, stream, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -42,11 +42,12 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, catalogue, health):
+    for each in (tag, stream, catalogue, health):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(Edge, straight={tag.PATH: tag.endpoint(service)})
+    straight = {each.PATH: each.endpoint(service) for each in (tag, stream)}
+    app.add_middleware(Edge, straight=straight)
     openapi.complete(app)
     return app
 

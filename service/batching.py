@@ -234,6 +234,7 @@ class Batcher(Generic[Item, Result]):
         """Starts the thread; called on the event loop that will submit."""
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
+        self._freed = asyncio.Event()
         # A daemon: a wedged device must not keep the process from exiting.
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._thread.start()
@@ -273,6 +274,19 @@ class Batcher(Generic[Item, Result]):
             raise OverloadedError("requests", len(self._open), self._max_queue_requests)
         if self._n_tokens + n_tokens > self._max_queue_tokens:
             raise OverloadedError("tokens", self._n_tokens, self._max_queue_tokens)
+
+    async def room(self, n_tokens: int = 0) -> None:
+        """Waits until a request of so many tokens would be let in: submit it before the next await.
+
+        Raises ClosedError. For callers that would rather wait than be refused.
+        """
+        while True:
+            try:
+                self.check_room(n_tokens)
+                return
+            except OverloadedError:
+                self._freed.clear()
+                await self._freed.wait()
 
     def submit(self, items: Sequence[Item], deadline: float = math.inf) -> asyncio.Future[list[Result]]:
         """A future of the results, one for each item in order. Raises as ``check_room`` does, at once.
@@ -327,6 +341,7 @@ class Batcher(Generic[Item, Result]):
         self._open.discard(job)
         self._n_tokens -= job.n_held_tokens
         job.n_held_tokens = 0
+        self._freed.set()
 
     def _expire(self, job: Job[Item, Result]) -> None:
         self._fail(job, DeadlineError("the deadline passed before the answer"))
@@ -349,6 +364,7 @@ class Batcher(Generic[Item, Result]):
                 # A large request makes room as it advances.
                 job.n_held_tokens -= place.length
                 self._n_tokens -= place.length
+                self._freed.set()
 
     def _stop(self) -> None:
         for job in list(self._open):  # none, unless the thread died

@@ -8,7 +8,7 @@ deadline of its own for a body that trickles in (encode/uvicorn#157), so it is h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.types import Receive
 
@@ -18,17 +18,18 @@ from service.problems import ClientGone, Problem, too_large
 JSON = b"application/json"
 
 
-def check_content_type(headers: Mapping[bytes, bytes]) -> None:
-    """Raises Problem unless the body is plain JSON in UTF-8."""
+def check_content_type(headers: Mapping[bytes, bytes], accepted: Collection[bytes] = (JSON,)) -> None:
+    """Raises Problem unless the body is plain JSON in UTF-8, or of another of the types accepted."""
     content_type = headers.get(b"content-type", b"")
-    if content_type != JSON:
+    if content_type not in accepted:
         media_type, *parameters = (part.strip().lower() for part in content_type.split(b";"))
         for parameter in parameters:
             name, _, value = parameter.partition(b"=")
             if name.strip() == b"charset" and value.strip(b' "') not in (b"utf-8", b"utf8"):
                 raise Problem("unsupported-content-type", "the charset is not utf-8")
-        if media_type != JSON:
-            raise Problem("unsupported-content-type", "Content-Type: application/json is expected")
+        if media_type not in accepted:
+            expected = " or ".join(each.decode() for each in accepted)
+            raise Problem("unsupported-content-type", f"Content-Type: {expected} is expected")
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.strip().lower() not in (b"identity", b""):
         raise Problem("unsupported-content-encoding", "send the body as it is, without Content-Encoding")

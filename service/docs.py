@@ -40,12 +40,13 @@ for (const button of document.querySelectorAll("button[data-path]")) {
     const init = {method: button.dataset.method};
     if (button.dataset.body) {
       init.body = button.dataset.body;
-      init.headers = {"content-type": "application/json"};
+      init.headers = {"content-type": button.dataset.type};
     }
     try {
       const answer = await fetch(button.dataset.path, init);
-      const json = await answer.json();
-      result.textContent = answer.status + "\\n" + JSON.stringify(json, null, 1);
+      const lines = (await answer.text()).trim().split("\\n");
+      const shown = lines.map((line) => JSON.stringify(JSON.parse(line), null, 1));
+      result.textContent = [answer.status, ...shown].join("\\n");
     } catch (error) {
       result.textContent = String(error);
     }
@@ -109,34 +110,43 @@ def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
             for p in parameters
         ]
         out.append("<h3>Parameters</h3>" + _table(["name", "in", "meaning"], rows))
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    media_type, body = _media(operation.get("requestBody", {}))
     if body:
         out.append(f"<h3>Body</h3><p>{_type(body['schema'])}</p>")
     url = base_url + path.replace("{name}", "en-person")
     if method == "get":
-        out.append(_example("Example", method, path, url, None))
+        out.append(_example("Example", method, path, url, None, media_type))
     for example in body.get("examples", {}).values():
-        content = json.dumps(example["value"], ensure_ascii=False)
-        out.append(_example(example["summary"], method, path, url, content))
+        out.append(_example(example["summary"], method, path, url, _shown(example["value"]), media_type))
     out.append("<h3>Answers</h3>")
     rows = []
     for status, answer in operation["responses"].items():
-        media: Object = next(iter(answer.get("content", {}).values()), {})
+        _, media = _media(answer)
         schema = _type(media["schema"]) if media.get("schema") else ""
         rows.append([f"<code>{status}</code>", escape(answer["description"]), schema])
     out.append(_table(["status", "when", "body"], rows))
-    example = operation["responses"]["200"].get("content", {}).get("application/json", {}).get("example")
-    if example is not None:
-        out.append(f"<pre>{escape(json.dumps(example, indent=1, ensure_ascii=False))}</pre>")
+    _, answer = _media(operation["responses"]["200"])
+    if "example" in answer:
+        out.append(f"<pre>{escape(_shown(answer['example'], indent=1))}</pre>")
     return "".join(out)
 
 
-def _example(title: str, method: str, path: str, url: str, content: str | None) -> str:
+def _media(entry: Object) -> tuple[str, Object]:
+    """The first media type of a body or an answer, and what is said of it."""
+    return next(iter(entry.get("content", {}).items()), ("", {}))
+
+
+def _shown(example: Any, indent: int | None = None) -> str:
+    """An example as it is sent: JSON, unless it is lines of JSON, as text, already."""
+    return example if isinstance(example, str) else json.dumps(example, indent=indent, ensure_ascii=False)
+
+
+def _example(title: str, method: str, path: str, url: str, content: str | None, media_type: str) -> str:
     command = f"curl {url}"
     if content is not None:
         quoted = content.replace("'", "'\\''")
-        command += f" -H 'content-type: application/json' -d '{quoted}'"
-    body = "" if content is None else f' data-body="{escape(content)}"'
+        command += f" -H 'content-type: {media_type}' -d '{quoted}'"
+    body = "" if content is None else f' data-type="{media_type}" data-body="{escape(content)}"'
     run = (
         ""
         if "{" in path
@@ -188,6 +198,8 @@ def _type(schema: Object) -> str:
         return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
+    if "contentSchema" in schema:
+        return f"lines of ({_type(schema['contentSchema'])})"
     if schema.get("type") == "array":
         return f"array of ({_type(schema['items'])})" if schema.get("items") else "array"
     return escape(str(schema.get("type", "anything")))

@@ -25,6 +25,13 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 log = logging.getLogger(LOGGER)
 
 
+def bug(error: Exception, request_id: bytes) -> Problem:
+    """What to answer where the service made a mistake, which is logged without what was submitted."""
+    fields = {"request_id": request_id.decode(), "error": type(error).__name__, "at": place_of(error)}
+    log.error("unexpected error", extra={"fields": fields})
+    return Problem("internal-error", "the service failed; it has logged this request's id")
+
+
 class JsonResponse(Response):
     """200 with JSON that is bytes already."""
 
@@ -56,6 +63,7 @@ class Edge:
         request_id = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
         if not _SANE_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
+        scope["request_id"] = request_id
         has_begun = False
 
         async def send_with_id(message: Message) -> None:
@@ -77,18 +85,8 @@ class Edge:
             return
         except Problem as raised:
             problem = raised
-        except Exception as error:  # a bug: say so without quoting what was submitted
-            log.error(
-                "unexpected error",
-                extra={
-                    "fields": {
-                        "request_id": request_id.decode(),
-                        "error": type(error).__name__,
-                        "at": place_of(error),
-                    }
-                },
-            )
-            problem = Problem("internal-error", "the service failed; it has logged this request's id")
+        except Exception as error:
+            problem = bug(error, request_id)
         if not has_begun:
             problem.fields.setdefault("request_id", request_id.decode())
             await problem.response()(scope, receive, send_with_id)

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from service.problems import KINDS, MEDIA_TYPE
 from service.schemas import SCHEMAS
 
+NDJSON = "application/x-ndjson"
 _REF = "#/components/schemas/{model}"
 Object = dict[str, Any]
 
@@ -31,6 +32,20 @@ REQUEST_ID_HEADER: Object = {
 
 def _ref(name: str) -> Object:
     return {"$ref": _REF.format(model=name)}
+
+
+def lines_of(names: list[str]) -> Object:
+    """The schema of a body that has JSON of one of these schemas on each line.
+
+    OpenAPI 3.1 has no word for such a body: to it this is a string.
+    """
+    schemas = [_ref(name) for name in names]
+    return {
+        "type": "string",
+        "description": "On each line one of " + ", ".join(f"`{name}`" for name in names) + ".",
+        "contentMediaType": NDJSON,
+        "contentSchema": {"oneOf": schemas},
+    }
 
 
 def json_body(names: list[str], examples: dict[str, Object]) -> Object:

@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
     "method-not-allowed": Kind(405, "This path has no such method"),
     "body-too-slow": Kind(408, "The body did not arrive in time"),
     "too-large": Kind(413, "Something is over its limit"),
-    "unsupported-content-type": Kind(415, "The content type is not application/json"),
+    "unsupported-content-type": Kind(415, "The content type is not one that is taken here"),
     "unsupported-content-encoding": Kind(415, "The body has a content encoding"),
     "invalid-request": Kind(422, "The JSON is not of the schema"),
     "lone-surrogate": Kind(422, "A string holds half a surrogate pair"),

@@ -102,6 +102,29 @@ class TagResponse(_Strict):
     sentences: list[SentenceJson]
 
 
+_ID = Field(None, description="Comes back with the answer.")
+_LINE = Field(description="Of the body, from 1; empty lines are counted too.")
+
+
+class TagLineSentences(TagSentences):
+    """One line of a stream: sentences."""
+
+    id: str | int | float | None = _ID
+
+
+class TagLineDocument(TagDocument):
+    """One line of a stream: a document."""
+
+    id: str | int | float | None = _ID
+
+
+class TagLineResponse(TagResponse):
+    """The answer to one line of a stream."""
+
+    line: int = _LINE
+    id: str | int | float | None = _ID
+
+
 class ModelSummary(_Strict):
     name: str
     version: str
@@ -156,8 +179,16 @@ class ProblemJson(BaseModel):
     actual: int | None = None
 
 
+class TagLineProblem(ProblemJson):
+    """What is wrong with one line of a stream, or why the stream ends. Told by its `code`."""
+
+    line: int = Field(description="The line it is about; where the stream ends, the first not answered.")
+    id: str | int | float | None = _ID
+
+
 SCHEMAS: tuple[type[BaseModel], ...] = (
-    TagSentences, TagDocument, TagResponse, ModelList, ModelDetails, Health, ProblemJson,
+    TagSentences, TagDocument, TagResponse, TagLineSentences, TagLineDocument, TagLineResponse,
+    TagLineProblem, ModelList, ModelDetails, Health, ProblemJson,
 )  # fmt: skip
 
 # Reading
@@ -186,8 +217,11 @@ def kind_of(value: object) -> str:
     return _KINDS.get(type(value), "a number")
 
 
-def parsed(body: bytes) -> Any:
-    """The JSON value of a body. Raises Problem: not-json, not-utf-8, lone-surrogate."""
+def parsed(body: bytes, *, first_line: int = 1) -> Any:
+    """The JSON value of a body, or of the part of it that begins at ``first_line``.
+
+    Raises Problem: not-json, not-utf-8, lone-surrogate.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -205,10 +239,11 @@ def parsed(body: bytes) -> Any:
             found = None  # something else is wrong with it, as orjson says
         if found:
             raise _lone_surrogate(value)
+    line = first_line + refused.lineno - 1
     raise Problem(
         "not-json",
-        f"the JSON is broken at line {refused.lineno}, column {refused.colno}",
-        line=refused.lineno,
+        f"the JSON is broken at line {line}, column {refused.colno}",
+        line=line,
         column=refused.colno,
     )
 

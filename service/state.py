@@ -9,6 +9,7 @@ from service.admission import Admission
 from service.models import Models, ServedModel
 from service.problems import Problem
 from service.settings import Settings
+from service.window import Streams
 
 
 class Service:
@@ -18,6 +19,7 @@ class Service:
         self.settings = settings
         self.models = Models(settings)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
+        self.streams = Streams()
         # One thread for long texts and long answers: they are pure Python, so a second would only
         # compete with the first, and with the event loop.
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix="text")
@@ -36,6 +38,7 @@ class Service:
         What is not finished at ``ends``, a time of the event loop, is given up, which answers it.
         """
         self.is_draining = True
+        self.streams.drain()
         await asyncio.sleep(delay_s)
         if not await self.admission.idle(max(0.0, ends - asyncio.get_running_loop().time())):
             self.models.abandon()

@@ -116,12 +116,13 @@ async def off_loop(service: Service, is_small: bool, work: Callable[[], Value]) 
 
 def check_room(model: ServedModel) -> None:
     """Raises Problem where the queue is full already: before any work."""
-    with _said_as_problems():
+    with said_as_problems():
         model.batcher.check_room()
 
 
 @contextmanager
-def _said_as_problems() -> Iterator[None]:
+def said_as_problems() -> Iterator[None]:
+    """Raises what the batcher raises as Problem."""
     try:
         yield
     except OverloadedError as error:
@@ -139,14 +140,24 @@ async def tagged(
 
     ``deadline``: of time.monotonic. Raises Problem, or ClientGone when ``receive`` says so.
     """
+    items = items_of(cuts, model, threshold)
+    if not items:
+        return for_each(cuts, [])
+    with said_as_problems():
+        answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
+    return for_each(cuts, answers)
+
+
+def items_of(cuts: Sequence[Cut], model: ServedModel, threshold: float | None) -> list[Sentence]:
+    """What the batcher gets of the cuts; ``threshold`` None is the model's own."""
     least = model.tagger.config.threshold if threshold is None else threshold
     # An empty sentence has its answer already, and 10,000 of them should cost nothing.
-    items = [Sentence(cut.tokens.texts, least) for cut in cuts if cut.tokens.texts]
-    if not items:
-        return [_EMPTY] * len(cuts)
-    with _said_as_problems():
-        answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
-    if len(items) == len(cuts):
+    return [Sentence(cut.tokens.texts, least) for cut in cuts if cut.tokens.texts]
+
+
+def for_each(cuts: Sequence[Cut], answers: list[Tagged]) -> list[Tagged]:
+    """The answer for each cut, from those for ``items_of(cuts)``."""
+    if len(answers) == len(cuts):
         return answers
     left = iter(answers)
     return [next(left) if cut.tokens.texts else _EMPTY for cut in cuts]

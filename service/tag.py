@@ -82,7 +82,8 @@ def timeout_s(headers: dict[bytes, bytes], settings: Settings) -> float:
     return min(seconds, settings.max_request_timeout_s)
 
 
-def _cut(asked: TagRequest, model: ServedModel, settings: Settings) -> list[Cut]:
+def cuts_of(asked: TagRequest, model: ServedModel, settings: Settings) -> list[Cut]:
+    """The sentences asked for, in tokens. Raises Problem (too-large)."""
     if asked.sentences is None:
         return cut_document(asked.text, model, settings)
     return cut_sentences(asked.sentences, model, settings)
@@ -136,7 +137,7 @@ def endpoint(service: Service) -> Endpoint:
             del body
             model = service.model(asked.model)
             check_room(model)
-            cuts = await off_loop(service, is_small, lambda: _cut(asked, model, settings))
+            cuts = await off_loop(service, is_small, lambda: cuts_of(asked, model, settings))
             answers = await tagged(cuts, model, asked.threshold, deadline, request.receive)
             content = await off_loop(
                 service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)

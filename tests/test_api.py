@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.artefact import save
-from service.schemas import ModelDetails, ModelList, ProblemJson, TagResponse
+from service.schemas import (
+    ModelDetails,
+    ModelList,
+    ProblemJson,
+    TagLineProblem,
+    TagLineResponse,
+    TagResponse,
+)  # fmt: skip
 from tests.conftest import random_artefact
 from tests.running import check_problem, running
 from tests.strategies import any_text, any_token, brief
@@ -277,13 +284,25 @@ def test_every_example_of_the_documentation_works(service, document):
             assert answer.status_code == 200, answer.text
             TagResponse.model_validate_json(answer.content)
             n += 1
-    assert n >= 3
+        for example in content.get("application/x-ndjson", {}).get("examples", {}).values():
+            headers = {"content-type": "application/x-ndjson"}
+            answer = service.client.request(method, path, content=example["value"], headers=headers)
+            assert answer.status_code == 200, answer.text
+            for line in map(json.loads, answer.content.splitlines()):
+                (TagLineProblem if "code" in line else TagLineResponse).model_validate(line)
+            n += 1
+    assert n >= 5
 
 
 def test_the_examples_of_answers_are_of_the_schema(document):
+    stream = document["paths"]["/v1/tag/stream"]["post"]["responses"]["200"]["content"]
+    answer, problem = stream["application/x-ndjson"]["example"].splitlines()
+    TagLineResponse.model_validate_json(answer)
+    TagLineProblem.model_validate_json(problem)
     examples = {
         o["operationId"]: o["responses"]["200"]["content"]["application/json"]["example"]
         for _, _, o in operations(document)
+        if o["operationId"] != "tag_stream"
     }
     TagResponse.model_validate(examples["tag"])
     ModelList.model_validate(examples["list_models"])
@@ -312,7 +331,7 @@ def test_the_pages_fetch_nothing_from_elsewhere(service):
         assert not re.search(r'(src|href)="(?!/|#)', answer.text)
         assert "@import" not in answer.text
     page = service.client.get("/docs").text
-    for path in ("/v1/tag", "/v1/models", "/livez", "/readyz"):
+    for path in ("/v1/tag", "/v1/tag/stream", "/v1/models", "/livez", "/readyz"):
         assert path in page
     assert 'id="problem-overloaded"' in page
     assert 'href="/docs"' in service.client.get("/").text
@@ -334,4 +353,4 @@ def test_the_curl_commands_of_the_page_work(service):
         told = command.replace("/models/en-person", "/models/tiny") + " -sS --fail-with-body"
         done = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        json.loads(done.stdout)
+        assert [json.loads(line) for line in done.stdout.splitlines()]
