@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -46,8 +47,23 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(Edge, straight={tag.PATH: tag.endpoint(service)})
-    openapi.complete(app)
+    app.add_middleware(Edge, straight={tag.PATH: tag.endpoint(service)}, keys=service.keys)
+    if settings.cors_origins:
+        # Outside of Edge: a preflight carries no key, and a page may read why it was refused.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=[
+                "content-type",
+                "authorization",
+                "x-api-key",
+                "x-request-id",
+                "x-request-timeout",
+            ],
+            expose_headers=["x-request-id", "retry-after", "www-authenticate"],
+        )  # fmt: skip
+    openapi.complete(app, has_keys=service.keys is not None)
     return app
 
 

@@ -112,12 +112,17 @@ def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     if body:
         out.append(f"<h3>Body</h3><p>{_type(body['schema'])}</p>")
+    keyed = "security" in operation
+    if keyed:
+        out.append(
+            "<p>Needs a key: <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p>"
+        )
     url = base_url + path.replace("{name}", "en-person")
     if method == "get":
-        out.append(_example("Example", method, path, url, None))
+        out.append(_example("Example", method, path, url, None, keyed))
     for example in body.get("examples", {}).values():
         content = json.dumps(example["value"], ensure_ascii=False)
-        out.append(_example(example["summary"], method, path, url, content))
+        out.append(_example(example["summary"], method, path, url, content, keyed))
     out.append("<h3>Answers</h3>")
     rows = []
     for status, answer in operation["responses"].items():
@@ -131,15 +136,17 @@ def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
     return "".join(out)
 
 
-def _example(title: str, method: str, path: str, url: str, content: str | None) -> str:
+def _example(title: str, method: str, path: str, url: str, content: str | None, keyed: bool) -> str:
     command = f"curl {url}"
+    if keyed:
+        command += ' -H "authorization: Bearer $KEY"'
     if content is not None:
         quoted = content.replace("'", "'\\''")
         command += f" -H 'content-type: application/json' -d '{quoted}'"
     body = "" if content is None else f' data-body="{escape(content)}"'
     run = (
         ""
-        if "{" in path
+        if "{" in path or keyed  # the page knows no key
         else f'<button data-method="{method.upper()}" data-path="{escape(path)}"{body}>Run</button>'
         "<pre hidden></pre>"
     )

@@ -36,6 +36,9 @@ KINDS: dict[str, Kind] = {
     "not-json": Kind(400, "The body is not JSON"),
     "not-utf-8": Kind(400, "The body is not UTF-8"),
     "invalid-timeout": Kind(400, "X-Request-Timeout is not a number of seconds"),
+    "key-missing": Kind(401, "The request carries no key"),
+    "key-wrong": Kind(403, "The key is not one of the service's"),
+    "admin-only": Kind(403, "This needs the key of an admin"),
     "unknown-model": Kind(404, "No such model is loaded"),
     "unknown-path": Kind(404, "There is nothing at this path"),
     "method-not-allowed": Kind(405, "This path has no such method"),
@@ -46,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "invalid-request": Kind(422, "The JSON is not of the schema"),
     "lone-surrogate": Kind(422, "A string holds half a surrogate pair"),
     "overloaded": Kind(429, "The queue is full", retry=True),
+    "rate-limited": Kind(429, "The key has been used too often", retry=True),
     "internal-error": Kind(500, "The service made a mistake"),
     "not-ready": Kind(503, "The service is not ready", retry=True),
     "self-test-failed": Kind(503, "The model does not reproduce its expected answers", retry=True),
@@ -81,7 +85,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
     def response(self) -> Response:
         headers = dict(self.headers)
         if self.kind.retry:
-            headers["retry-after"] = str(RETRY_AFTER_S)
+            headers.setdefault("retry-after", str(RETRY_AFTER_S))
         return Response(
             orjson.dumps(self.as_json()), self.kind.status, headers=headers, media_type=MEDIA_TYPE
         )

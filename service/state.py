@@ -6,16 +6,20 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from service.admission import Admission
+from service.keys import Keyring, read_keys
 from service.models import Models, ServedModel
 from service.problems import Problem
 from service.settings import Settings
 
 
 class Service:
-    """One process of the service. Belongs to one event loop."""
+    """One process of the service. Belongs to one event loop. Raises KeysError."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.keys: Keyring | None = None
+        if settings.keys_file is not None:
+            self.keys = Keyring(read_keys(settings.keys_file), workers=max(1, settings.workers))
         self.models = Models(settings)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         # One thread for long texts and long answers: they are pure Python, so a second would only

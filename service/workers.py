@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from service.app import create_app
+from service.keys import KeysError
 from service.log import LOGGER, configure
 from service.models import ModelsError
 from service.server import Server
@@ -26,15 +27,15 @@ log = logging.getLogger(LOGGER)
 
 
 def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None) -> None:
-    """Serves in this process. Exits with 2 where a model cannot be loaded."""
+    """Serves in this process. Exits with 2 where a model cannot be loaded, or the keys cannot be read."""
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
-    app = create_app(settings)
-    service: Service = app.state.service
     try:
+        app = create_app(settings)
+        service: Service = app.state.service
         # Before the socket listens: a replica that accepts connections can answer them.
         service.models.load()
-    except ModelsError as error:
+    except (ModelsError, KeysError) as error:
         sys.stderr.write(f"nametag: {error}\n")  # at once: print() lets other workers in between
         raise SystemExit(2) from None
     for model in service.models.all:
