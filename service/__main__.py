@@ -19,7 +19,7 @@ from service.keys import ADMIN, USER, KeysError, new_key
 from service.log import LOGGER, configure
 from service.server import bound_socket
 from service.settings import Settings, SettingsError, help_text, unknown_variables
-from service.workers import serve, supervise
+from service.workers import Supervisor, serve
 
 log = logging.getLogger(LOGGER)
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     if settings.workers > 1:
-        return supervise(settings, sock)
+        return Supervisor(settings, sock).run()
     serve(settings, sock)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -11,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, tag
+from service import catalogue, docs, health, openapi, reload, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -20,9 +21,9 @@ from service.state import Service
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, supervisor: Connection | None = None) -> FastAPI:
     """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service."""
-    service = Service(settings)
+    service = Service(settings, supervisor)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, catalogue, health):
+    for each in (tag, catalogue, reload, health):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)

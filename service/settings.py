@@ -102,6 +102,14 @@ class Settings:
         _Kind(_folders, f"one or more model folders, separated by {os.pathsep!r}"),
         f"model folders, separated by {os.pathsep!r}; the first is the default model",
     )
+    models_dir: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a folder of model folders"),
+        "below it, too, an admin's key may load models from; from no other folder",
+    )
+    load_timeout_s: float = _setting(
+        120.0, _seconds(above=0.001), "in which all workers must have loaded a model, or none serves it"
+    )
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
     backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
     workers: int = _setting(

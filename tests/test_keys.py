@@ -126,7 +126,7 @@ def test_no_key_is_a_401_that_says_how_to_send_one(service, headers):
 
 
 def test_a_wrong_key_is_a_403_that_does_not_repeat_it(service, secrets):
-    for wrong in ("Sesame", "", secrets[0]["ada"][:-1], secrets[0]["ada"] + "x", "é"):
+    for wrong in ("Sesame", secrets[0]["ada"][:-1], secrets[0]["ada"] + "x", "é"):
         headers = {b"authorization": b"Bearer " + wrong.encode()}
         answer = service.client.post("/v1/tag", json=BODY, headers=headers)
         check_problem(answer, 403, "key-wrong")
@@ -209,14 +209,18 @@ def test_workers_divide_a_key_s_rate_and_keys_do_not_share():
     ada, bob = ([(b"x-api-key", secret.encode())] for secret, _ in made)
     keyring = Keyring([key for _, key in made], workers=4, clock=clock)
 
+    def refusal(headers):
+        try:
+            keyring.admitted(headers)
+        except Problem as problem:
+            return problem
+        return None
+
     def n_passed(headers):
-        with pytest.raises(Problem) as raised:
-            for n in range(100):
-                keyring.admitted(headers)
-        assert (raised.value.code, raised.value.headers["retry-after"]) == ("rate-limited", "1")
-        return n
+        return next(n for n in range(100) if refusal(headers))
 
     assert [n_passed(ada), n_passed(ada), n_passed(bob)] == [2, 0, 2]
+    assert (refusal(ada).code, refusal(ada).headers["retry-after"]) == ("rate-limited", "1")
     clock.now += 0.5
     assert n_passed(ada) == 1
 
