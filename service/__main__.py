@@ -1,7 +1,8 @@
 """``python -m service``: serves until SIGTERM or SIGINT. Its settings are environment variables.
 
-Exit code 0 after a clean shutdown; 2 where the settings, the address or a model cannot be used,
-with one line on stderr that says which and why.
+``python -m service new-key NAME`` makes a key instead. Exit code 0 after a clean shutdown; 2 where
+the settings, the keys, the address or a model cannot be used, with one line on stderr that says
+which and why.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import replace
 
 from model.backend import usable_cpus
 from service.app import VERSION
+from service.keys import ADMIN, USER, KeysError, new_key
 from service.log import LOGGER, configure
 from service.server import bound_socket
 from service.settings import Settings, SettingsError, help_text, unknown_variables
-from service.workers import serve, supervise
+from service.workers import Supervisor, serve
 
 log = logging.getLogger(LOGGER)
 
@@ -30,7 +32,18 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"nametag {VERSION}")
-    parser.parse_args(arguments)
+    commands = parser.add_subparsers(dest="command", metavar="[new-key]")
+    new = commands.add_parser(
+        "new-key",
+        help="make a key for NAMETAG_KEYS_FILE",
+        description="Writes the line for the keys file to stdout, and to stderr, this once, the key.",
+    )
+    new.add_argument("name", metavar="NAME", help="whose key it is; the log says it")
+    new.add_argument("--admin", action="store_true", help="it may load and unload models too")
+    new.add_argument("--rate", type=float, metavar="N", help="requests per second it may ask, at most")
+    asked = parser.parse_args(arguments)
+    if asked.command:
+        return _make_key(asked.name, ADMIN if asked.admin else USER, asked.rate)
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
@@ -48,8 +61,20 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     if settings.workers > 1:
-        return supervise(settings, sock)
+        return Supervisor(settings, sock).run()
     serve(settings, sock)
+    return 0
+
+
+def _make_key(name: str, role: str, rate: float | None) -> int:
+    try:
+        secret, key = new_key(name, role, rate)
+    except KeysError as error:
+        print(f"nametag: {error}", file=sys.stderr)
+        return 2
+    # Apart, so that `new-key ada >> keys.txt` appends the line, and never the key.
+    print(f"The key, which nothing will show again: {secret}", file=sys.stderr)
+    print(key.line)
     return 0
 
 

@@ -18,11 +18,12 @@ def overloaded(what: str, limit: str, maximum: int, actual: int) -> Problem:
 class Hold:
     """What one request holds while it is being answered."""
 
-    __slots__ = ("_admission", "n_bytes")
+    __slots__ = ("_admission", "n_bytes", "over")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.n_bytes = 0
+        self.over: asyncio.Future[None] | None = None  # made where somebody waits for it
 
     def add_bytes(self, n: int) -> None:
         """Raises Problem (overloaded) where all requests together would then hold too many.
@@ -49,6 +50,7 @@ class Admission:
         self.max_bytes = max_bytes
         self.n_requests = 0
         self.n_bytes = 0
+        self._holds: set[Hold] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -60,13 +62,27 @@ class Admission:
         self.n_requests += 1
         self._idle.clear()
         hold = Hold(self)
+        self._holds.add(hold)
         try:
             yield hold
         finally:
+            self._holds.discard(hold)
+            if hold.over is not None and not hold.over.done():
+                hold.over.set_result(None)
             self.n_requests -= 1
             self.n_bytes -= hold.n_bytes
             if not self.n_requests:
                 self._idle.set()
+
+    async def passed(self, timeout_s: float) -> None:
+        """Waits until what is being answered now has been, or for ``timeout_s``; newcomers do not count."""
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for hold in self._holds:
+            hold.over = hold.over or loop.create_future()
+            waiting.append(hold.over)
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout_s)
 
     async def idle(self, timeout_s: float) -> bool:
         """Waits until no request is being answered; False where that takes longer."""

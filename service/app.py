@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, stream, tag
+from service import catalogue, docs, health, openapi, reload, stream, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -19,9 +21,9 @@ from service.state import Service
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, supervisor: Connection | None = None) -> FastAPI:
     """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service."""
-    service = Service(settings)
+    service = Service(settings, supervisor)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -42,13 +44,28 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, stream, catalogue, health):
+    for each in (tag, stream, catalogue, reload, health):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)
     straight = {each.PATH: each.endpoint(service) for each in (tag, stream)}
-    app.add_middleware(Edge, straight=straight)
-    openapi.complete(app)
+    app.add_middleware(Edge, straight=straight, keys=service.keys)
+    if settings.cors_origins:
+        # Outside of Edge: a preflight carries no key, and a page may read why it was refused.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=[
+                "content-type",
+                "authorization",
+                "x-api-key",
+                "x-request-id",
+                "x-request-timeout",
+            ],
+            expose_headers=["x-request-id", "retry-after", "www-authenticate"],
+        )  # fmt: skip
+    openapi.complete(app, has_keys=service.keys is not None)
     return app
 
 

@@ -14,6 +14,7 @@ _SUMMARY = {
     "name": "en-person",
     "version": "1",
     "default": True,
+    "current": True,
     "ready": True,
     "languages": ["en"],
     "labels": ["O", "B-PER", "I-PER"],
@@ -42,7 +43,10 @@ def router(service: Service) -> APIRouter:
     )  # fmt: skip
     async def list_models() -> Response:
         """Every model that is loaded, the default one first."""
-        summaries = [model.summary(default=models.is_default(model)) for model in models.all]
+        summaries = [
+            model.summary(default=models.is_default(model), current=models.is_current(model))
+            for model in models.all
+        ]
         return JsonResponse(orjson.dumps({"models": summaries}))
 
     @router.get(
@@ -52,6 +56,7 @@ def router(service: Service) -> APIRouter:
     async def get_model(name: str) -> Response:
         """What is known of one model, by `name` or `name@version`: data, scores, speed, limits."""
         model = models.find(name)
-        return JsonResponse(orjson.dumps(model.details(default=models.is_default(model))))
+        details = model.details(default=models.is_default(model), current=models.is_current(model))
+        return JsonResponse(orjson.dumps(details))
 
     return router

@@ -113,11 +113,18 @@ def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
     media_type, body = _media(operation.get("requestBody", {}))
     if body:
         out.append(f"<h3>Body</h3><p>{_type(body['schema'])}</p>")
+    keyed = "security" in operation
+    if keyed:
+        out.append(
+            "<p>Needs a key: <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p>"
+        )
     url = base_url + path.replace("{name}", "en-person")
     if method == "get":
-        out.append(_example("Example", method, path, url, None, media_type))
+        out.append(_example("Example", method, path, url, None, media_type, keyed))
     for example in body.get("examples", {}).values():
-        out.append(_example(example["summary"], method, path, url, _shown(example["value"]), media_type))
+        out.append(
+            _example(example["summary"], method, path, url, _shown(example["value"]), media_type, keyed)
+        )
     out.append("<h3>Answers</h3>")
     rows = []
     for status, answer in operation["responses"].items():
@@ -141,15 +148,19 @@ def _shown(example: Any, indent: int | None = None) -> str:
     return example if isinstance(example, str) else json.dumps(example, indent=indent, ensure_ascii=False)
 
 
-def _example(title: str, method: str, path: str, url: str, content: str | None, media_type: str) -> str:
+def _example(
+    title: str, method: str, path: str, url: str, content: str | None, media_type: str, keyed: bool
+) -> str:
     command = f"curl {url}"
+    if keyed:
+        command += ' -H "authorization: Bearer $KEY"'
     if content is not None:
         quoted = content.replace("'", "'\\''")
         command += f" -H 'content-type: {media_type}' -d '{quoted}'"
     body = "" if content is None else f' data-type="{media_type}" data-body="{escape(content)}"'
     run = (
         ""
-        if "{" in path
+        if "{" in path or keyed  # the page knows no key
         else f'<button data-method="{method.upper()}" data-path="{escape(path)}"{body}>Run</button>'
         "<pre hidden></pre>"
     )

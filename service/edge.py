@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, problems as answers, and the straight way to the busy endpoints.
+"""The outermost layer: request ids, keys, problems as answers, and the straight way to busy endpoints.
 
 Pure ASGI; starlette's BaseHTTPMiddleware would break noticing that a client hung up.
 """
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.keys import OPEN_PATHS, Keyring
 from service.log import LOGGER, place_of
 from service.problems import ClientGone, Problem
 
@@ -48,12 +49,14 @@ class JsonResponse(Response):
 class Edge:
     """Wraps the whole application. ``straight``: POST endpoints by path, reached without its layers.
 
+    ``keys``: what requests must carry, except those of OPEN_PATHS; the scope's "key" then says whose.
     FastAPI's layers and router cost about 25 µs a request; they know the same endpoints, for
     /openapi.json and for other methods.
     """
 
-    def __init__(self, app: ASGIApp, straight: Mapping[str, Endpoint]) -> None:
+    def __init__(self, app: ASGIApp, straight: Mapping[str, Endpoint], keys: Keyring | None = None) -> None:
         self.app = app
+        self.keys = keys
         self.straight = straight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +77,8 @@ class Edge:
             await send(message)
 
         try:
+            if self.keys is not None and scope["path"] not in OPEN_PATHS:
+                scope["key"] = self.keys.admitted(scope["headers"])
             endpoint = self.straight.get(scope["path"]) if scope["method"] == "POST" else None
             if endpoint is None:
                 await self.app(scope, receive, send_with_id)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.artefact import ArtefactError
+from model.artefact import MANIFEST, ArtefactError
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
+from service.lineup import ChangeError, Entry, Lineup, Load
+from service.log import LOGGER
 from service.problems import Problem
 from service.settings import Settings
 
@@ -20,6 +25,9 @@ from service.settings import Settings
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
 
 _WARM_UP = [["Harry", "Potter"], ["Hermione", "Granger", "invented", "a", "new", "spell", "."] * 8]
+
+
+log = logging.getLogger(LOGGER)
 
 
 class ModelsError(ValueError):
@@ -48,13 +56,18 @@ class ServedModel:
     """One loaded model. ``trouble`` is why it must not serve, or None."""
 
     def __init__(self, tagger: Tagger, settings: Settings) -> None:
+        def tag_batch(sentences: list[Sentence]) -> Sequence[Tagged]:
+            return tagger.tag([s.tokens for s in sentences], [s.threshold for s in sentences])
+
         self.tagger = tagger
         self.name = tagger.config.name
         self.version = tagger.config.version
         self.trouble: str | None = None
         on_cuda = tagger.backend.device.startswith("cuda")
+        # No cycle may lead from here to here: the collector looks at nothing that is loaded
+        # (frozen, below), so an unloaded model is freed by its last reference or never.
         self.batcher: Batcher[Sentence, Tagged] = Batcher(
-            self._tag_batch,
+            tag_batch,
             length=_n_tokens,
             max_batch_tokens=settings.max_batch_tokens
             or (CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS),
@@ -78,16 +91,14 @@ class ServedModel:
         else:
             self.tagger.tag(_WARM_UP)
 
-    def _tag_batch(self, sentences: list[Sentence]) -> Sequence[Tagged]:
-        return self.tagger.tag([s.tokens for s in sentences], [s.threshold for s in sentences])
-
-    def summary(self, *, default: bool) -> dict[str, Any]:
+    def summary(self, *, default: bool, current: bool) -> dict[str, Any]:
         """As schemas.ModelSummary."""
         config = self.tagger.config
         return {
             "name": self.name,
             "version": self.version,
             "default": default,
+            "current": current,
             "ready": self.trouble is None,
             "languages": list(config.languages),
             "labels": list(config.scheme.labels),
@@ -97,11 +108,11 @@ class ServedModel:
             "backend": self.tagger.backend.name,
         }
 
-    def details(self, *, default: bool) -> dict[str, Any]:
+    def details(self, *, default: bool, current: bool) -> dict[str, Any]:
         """As schemas.ModelDetails."""
         config = self.tagger.config
         return {
-            **self.summary(default=default),
+            **self.summary(default=default, current=current),
             "normalisation": config.normalisation,
             "temperature": config.temperature,
             "network": asdict(config.network),
@@ -111,32 +122,119 @@ class ServedModel:
 
 
 class Models:
-    """The models of one process, in the order of the settings; the first is the default."""
+    """The models of one process; the first is the default. See service/lineup.py for what a name means.
+
+    Each change replaces ``_models`` as a whole, so whoever looks finds the old ones or the new ones.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models: dict[str, ServedModel] = {}  # by name, and by name@version
+        self.lineup: Lineup = ()
 
     @property
     def all(self) -> list[ServedModel]:
         return list(dict.fromkeys(self._models.values()))
 
+    @property
+    def wanted(self) -> list[ServedModel]:
+        """Those that were not replaced."""
+        return [self._models[entry.reference] for entry in self.lineup if not entry.is_replaced]
+
     def is_default(self, model: ServedModel) -> bool:
         return next(iter(self._models.values())) is model
 
-    def load(self) -> None:
-        """Loads and self-tests every model that is not loaded yet. Raises ModelsError."""
+    def is_current(self, model: ServedModel) -> bool:
+        """Whether the bare name means it."""
+        return self._models.get(model.name) is model
+
+    def load(self, lineup: Lineup | None = None) -> None:
+        """Loads and self-tests every model, unless that was done. Raises ModelsError.
+
+        ``lineup``: what other workers serve already; None is what the settings say. Of it, replaced
+        models whose folder holds other files by now are left out: they wait for a way back only.
+        """
         if self._models:
             return
-        found: dict[str, ServedModel] = {}
-        for folder in self._settings.model:
-            model = ServedModel(_tagger(folder, self._settings), self._settings)
-            model.self_test()
-            if model.reference in found:
-                raise ModelsError(f"{folder}: model {model.reference} is loaded already")
-            found.setdefault(model.name, model)  # a bare name is the version that came first
-            found[model.reference] = model
-        self._models = found
+        served: dict[str, ServedModel] = {}
+        entries: list[Entry] = []
+        if lineup is None:
+            for folder in self._settings.model:
+                entry, model = self._loaded(folder)
+                if model.reference in served:
+                    raise ModelsError(f"{folder}: model {model.reference} is loaded already")
+                served[model.reference] = model
+                entries.append(entry)
+        for wanted in lineup or ():
+            try:
+                entry, model = self._loaded(wanted.folder, wanted.digest)
+            except ModelsError as error:
+                if not wanted.is_replaced:
+                    raise
+                log.warning("left out", extra={"fields": {"model": wanted.reference, "why": str(error)}})
+            else:
+                served[model.reference] = model
+                entries.append(replace(entry, is_replaced=wanted.is_replaced))
+        self._adopt(tuple(entries), served)
+
+    def having(self, load: Load) -> tuple[Entry, ServedModel] | None:
+        """What is asked for, where it is loaded already."""
+        for entry in self.lineup:
+            if (entry.name, entry.digest) == (load.name, load.digest):
+                return replace(entry, is_replaced=False), self._models[entry.reference]
+        return None
+
+    def prepared(self, load: Load) -> tuple[Entry, ServedModel]:
+        """The model to be loaded, self-tested, beside what serves. On any thread. Raises ChangeError."""
+        try:
+            entry, model = self._loaded(load.folder, load.digest, load.name)
+        except ModelsError as error:
+            raise ChangeError("load-failed", str(error)) from None
+        if model.trouble is not None:
+            raise ChangeError("load-failed", f"{load.folder}: {model.trouble}")
+        if model.reference in self._models:
+            detail = f"{load.folder}: {model.reference} is loaded already, from other files"
+            raise ChangeError("version-taken", f"{detail}: give them another version")
+        # As at the start (service/workers.py), but without a collection, which would stop traffic.
+        gc.freeze()
+        return entry, model
+
+    def adopt(self, lineup: Lineup, new: ServedModel | None) -> list[ServedModel]:
+        """Serves this lineup from now on; returns the models that are no longer in it.
+
+        On the event loop. A replaced version that this process does not have is left out.
+        """
+        before = self.all
+        served = {model.reference: model for model in (*before, *filter(None, (new,)))}
+        if new is not None and new not in before:
+            new.batcher.start()
+        self._adopt(tuple(entry for entry in lineup if entry.reference in served), served)
+        after = self.all
+        return [model for model in before if model not in after]
+
+    def _adopt(self, lineup: Lineup, served: dict[str, ServedModel]) -> None:
+        models: dict[str, ServedModel] = {}
+        for entry in lineup:
+            models.setdefault(entry.name, served[entry.reference])
+            models[entry.reference] = served[entry.reference]
+        self.lineup = lineup
+        self._models = models
+
+    def _loaded(
+        self, folder: Path, digest: str | None = None, name: str | None = None
+    ) -> tuple[Entry, ServedModel]:
+        """Raises ModelsError, also where a folder does not hold these files, or a model of this name."""
+        before = digest_of(folder)
+        if digest not in (None, before):
+            raise ModelsError(f"{folder}: the folder holds other files than it did")
+        tagger = _tagger(folder, self._settings)
+        if digest_of(folder) != before:
+            raise ModelsError(f"{folder}: the folder changed while it was read")
+        if name not in (None, tagger.config.name):
+            raise ModelsError(f"{folder}: holds {tagger.config.name!r}, and {name!r} is expected")
+        model = ServedModel(tagger, self._settings)
+        model.self_test()
+        return Entry(model.name, model.version, folder, before), model
 
     def find(self, name: str | None) -> ServedModel:
         """By name or name@version; None is the default. Raises Problem (unknown-model)."""
@@ -157,6 +255,16 @@ class Models:
     def abandon(self) -> None:
         for model in self.all:
             model.batcher.abandon()
+
+
+def digest_of(folder: Path) -> str:
+    """Which files a folder holds: the manifest has the hash of each. Raises ModelsError."""
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        no_model = f"holds no {MANIFEST}, so it is not a model folder"
+        problem = no_model if os.path.isdir(folder) else "no such model folder"
+        raise ModelsError(f"{folder}: {problem}") from None
 
 
 def _tagger(folder: Path, settings: Settings) -> Tagger:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from service.keys import OPEN_PATHS
 from service.problems import KINDS, MEDIA_TYPE
 from service.schemas import SCHEMAS
 
@@ -68,7 +69,13 @@ def answers(schema: str, example: object, *codes: str) -> dict[int | str, Object
             "content": {"application/json": {"schema": _ref(schema), "example": example}},
         }
     }
-    for code in (*codes, "internal-error"):
+    return found | problem_answers(*codes, "internal-error")
+
+
+def problem_answers(*codes: str) -> dict[int | str, Object]:
+    """``responses`` of an operation that may have these problems."""
+    found: dict[int | str, Object] = {}
+    for code in codes:
         kind = KINDS[code]
         entry = found.setdefault(
             kind.status,
@@ -91,8 +98,28 @@ def answers(schema: str, example: object, *codes: str) -> dict[int | str, Object
     return found
 
 
-def complete(app: FastAPI) -> None:
-    """Makes ``app.openapi()`` add our schemas, and leave out answers that are never given."""
+SECURITY_SCHEMES: Object = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of the service."},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same keys."},
+}
+# Either of them.
+SECURED: list[Object] = [{"bearer": []}, {"api_key": []}]
+
+
+def _secure(path: str, operation: Object, *, has_keys: bool) -> None:
+    """Says of an operation which keys it needs, as the service is configured."""
+    if has_keys and path not in OPEN_PATHS:
+        operation["security"] = SECURED
+    if "security" in operation:
+        for status, entry in problem_answers("key-missing", "key-wrong", "rate-limited").items():
+            found = operation["responses"].setdefault(str(status), entry)
+            if found is not entry:
+                found["description"] += ", or: " + entry["description"]
+                found["content"][MEDIA_TYPE]["examples"] |= entry["content"][MEDIA_TYPE]["examples"]
+
+
+def complete(app: FastAPI, *, has_keys: bool) -> None:
+    """Makes ``app.openapi()`` add our schemas and keys, and leave out answers that are never given."""
     draw = app.openapi
 
     def openapi() -> Object:
@@ -102,8 +129,10 @@ def complete(app: FastAPI) -> None:
                 [(model, "validation") for model in SCHEMAS], ref_template=_REF
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-            for path in document["paths"].values():
-                for operation in path.values():
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            for path, item in document["paths"].items():
+                for operation in item.values():
+                    _secure(path, operation, has_keys=has_keys)
                     # FastAPI's own 422, of parameters: ours are strings, and every string is one.
                     wrong = operation["responses"].get("422", {}).get("content", {})
                     if "HTTPValidationError" in str(wrong):

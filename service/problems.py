@@ -36,17 +36,27 @@ KINDS: dict[str, Kind] = {
     "not-json": Kind(400, "The body is not JSON"),
     "not-utf-8": Kind(400, "The body is not UTF-8"),
     "invalid-timeout": Kind(400, "X-Request-Timeout is not a number of seconds"),
-    "unknown-model": Kind(404, "No such model is loaded"),
+    "key-missing": Kind(401, "The request carries no key"),
+    "key-wrong": Kind(403, "The key is not one of the service's"),
+    "admin-only": Kind(403, "This needs the key of an admin"),
+    "folder-not-allowed": Kind(403, "No model may be loaded from this folder"),
+    "unknown-model": Kind(404, "There is no such model"),
     "unknown-path": Kind(404, "There is nothing at this path"),
     "method-not-allowed": Kind(405, "This path has no such method"),
     "body-too-slow": Kind(408, "The body did not arrive in time"),
+    "load-in-progress": Kind(409, "Another model is being loaded", retry=True),
+    "version-taken": Kind(409, "Another model of this name and version is loaded"),
+    "version-in-use": Kind(409, "The bare name means this version"),
     "too-large": Kind(413, "Something is over its limit"),
     "unsupported-content-type": Kind(415, "The content type is not one that is taken here"),
     "unsupported-content-encoding": Kind(415, "The body has a content encoding"),
     "invalid-request": Kind(422, "The JSON is not of the schema"),
     "lone-surrogate": Kind(422, "A string holds half a surrogate pair"),
+    "load-failed": Kind(422, "The model cannot be loaded; what was served still is"),
     "overloaded": Kind(429, "The queue is full", retry=True),
+    "rate-limited": Kind(429, "The key has been used too often", retry=True),
     "internal-error": Kind(500, "The service made a mistake"),
+    "load-aborted": Kind(503, "The load was given up; what was served still is", retry=True),
     "not-ready": Kind(503, "The service is not ready", retry=True),
     "self-test-failed": Kind(503, "The model does not reproduce its expected answers", retry=True),
     "draining": Kind(503, "The service is shutting down", retry=True),
@@ -81,7 +91,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
     def response(self) -> Response:
         headers = dict(self.headers)
         if self.kind.retry:
-            headers["retry-after"] = str(RETRY_AFTER_S)
+            headers.setdefault("retry-after", str(RETRY_AFTER_S))
         return Response(
             orjson.dumps(self.as_json()), self.kind.status, headers=headers, media_type=MEDIA_TYPE
         )

@@ -129,6 +129,7 @@ class ModelSummary(_Strict):
     name: str
     version: str
     default: bool = Field(description="Whether requests that name no model are answered by it.")
+    current: bool = Field(description="Whether its name without a version means it.")
     ready: bool = Field(description="Whether it reproduced its expected answers.")
     languages: list[str]
     labels: list[str]
@@ -150,6 +151,37 @@ class ModelDetails(ModelSummary):
     network: dict[str, Any]
     training: dict[str, Any] = Field(description="How it was trained, and its scores by set and slice.")
     card: str = Field(description="The model card, in Markdown.")
+
+
+class LoadPath(_Strict):
+    """Load the model of this folder."""
+
+    path: str = Field(
+        description="One of the folders of `NAMETAG_MODEL`, or one below `NAMETAG_MODELS_DIR`, where "
+        "relative paths begin."
+    )
+
+
+class LoadVersion(_Strict):
+    """Load this version: the one that is loaded still, or the one such folder that holds it."""
+
+    version: str
+
+
+class UnloadVersion(_Strict):
+    """Drop this version, which must not be the one that the bare name means."""
+
+    version: str
+
+
+class ChangeResponse(_Strict):
+    name: str
+    version: str = Field(description="What the bare name means now, on every worker.")
+    previous: str | None = Field(
+        description="The version that was replaced last. It stays loaded: `name@version` asks for it, and "
+        "loading it again takes no time."
+    )
+    unloaded: list[str] = Field(description="What is no longer loaded, as `name@version`.")
 
 
 class Health(_Strict):
@@ -188,7 +220,8 @@ class TagLineProblem(ProblemJson):
 
 SCHEMAS: tuple[type[BaseModel], ...] = (
     TagSentences, TagDocument, TagResponse, TagLineSentences, TagLineDocument, TagLineResponse,
-    TagLineProblem, ModelList, ModelDetails, Health, ProblemJson,
+    TagLineProblem, ModelList, ModelDetails, LoadPath, LoadVersion, UnloadVersion, ChangeResponse, Health,
+    ProblemJson,
 )  # fmt: skip
 
 # Reading

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,8 @@ PREFIX = "NAMETAG_"
 ROOT = Path(__file__).resolve().parent.parent
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MIB = 1 << 20
+# As browsers send it (RFC 6454): without a path, not even a slash, which would never match.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
 class SettingsError(ValueError):
@@ -73,6 +76,17 @@ def _folders(raw: str) -> tuple[Path, ...]:
     return folders
 
 
+def _path(raw: str) -> Path:
+    return Path(raw)
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not all(each == "*" or _ORIGIN.fullmatch(each) for each in origins):
+        raise ValueError
+    return origins
+
+
 def _setting(default: Any, kind: _Kind, meaning: str) -> Any:
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
@@ -88,6 +102,14 @@ class Settings:
         _Kind(_folders, f"one or more model folders, separated by {os.pathsep!r}"),
         f"model folders, separated by {os.pathsep!r}; the first is the default model",
     )
+    models_dir: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a folder of model folders"),
+        "below it, too, an admin's key may load models from; from no other folder",
+    )
+    load_timeout_s: float = _setting(
+        120.0, _seconds(above=0.001), "in which all workers must have loaded a model, or none serves it"
+    )
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
     backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
     workers: int = _setting(
@@ -98,6 +120,17 @@ class Settings:
     )
     # Intra-op threads spin while they wait for each other: two collapse when anything else runs.
     threads: int = _setting(1, _whole(1, 256), "threads one batch computes with; rather add workers")
+
+    keys_file: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a file that `python -m service new-key` writes lines for"),
+        "keys that requests must carry; none are asked for where it is not set. Read at the start",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (),
+        _Kind(_origins, "origins like https://example.org, separated by commas, or *"),
+        "web pages of these origins may read answers in browsers",
+    )
 
     max_body_bytes: int = _setting(16 * MIB, _whole(1), "bytes of one request's body")
     max_sentences: int = _setting(10_000, _whole(1), "sentences of one request")
@@ -179,7 +212,9 @@ def help_text() -> str:
     for each in fields(Settings):
         default = each.default
         assert default is not MISSING
-        if isinstance(default, tuple):
+        if default is None or default == ():
+            shown = "none"
+        elif isinstance(default, tuple):
             shown = os.pathsep.join(str(p.relative_to(ROOT)) for p in default) + " beside this package"
         else:
             shown = f"{default:,}" if isinstance(default, int) and default >= 10_000 else f"{default}"

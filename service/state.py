@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 
 from service.admission import Admission
+from service.keys import Keyring, read_keys
 from service.models import Models, ServedModel
 from service.problems import Problem
 from service.settings import Settings
+from service.switch import Switch
 from service.window import Streams
 
 
 class Service:
-    """One process of the service. Belongs to one event loop."""
+    """One process of the service. Belongs to one event loop. Raises KeysError.
 
-    def __init__(self, settings: Settings) -> None:
+    ``supervisor``: the pipe to whoever has all workers switch models together; None where there is one.
+    """
+
+    def __init__(self, settings: Settings, supervisor: Connection | None = None) -> None:
         self.settings = settings
+        self.keys: Keyring | None = None
+        if settings.keys_file is not None:
+            self.keys = Keyring(read_keys(settings.keys_file), workers=max(1, settings.workers))
         self.models = Models(settings)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         self.streams = Streams()
+        self.switch = Switch(self.models, self.admission, settings, supervisor)
         # One thread for long texts and long answers: they are pure Python, so a second would only
         # compete with the first, and with the event loop.
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix="text")
@@ -30,6 +40,7 @@ class Service:
         """Loads what is not loaded, and starts the inference threads. Raises ModelsError."""
         await asyncio.to_thread(self.models.load)
         self.models.start()
+        self.switch.start()
         self.is_started = True
 
     async def drain(self, *, delay_s: float, ends: float) -> None:
@@ -39,12 +50,14 @@ class Service:
         """
         self.is_draining = True
         self.streams.drain()
+        self.switch.abandon()
         await asyncio.sleep(delay_s)
         if not await self.admission.idle(max(0.0, ends - asyncio.get_running_loop().time())):
             self.models.abandon()
 
     async def close(self) -> None:
         self.is_draining = True
+        await self.switch.close(self.settings.grace_s)
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
 
@@ -63,9 +76,12 @@ class Service:
         return model
 
     def check_ready(self) -> None:
-        """Raises Problem unless requests for every model are answered. A full queue is no reason."""
+        """Raises Problem unless requests for every model are answered. A full queue is no reason.
+
+        Nor is a model that was replaced: replacing one that fails its self-test mends the service.
+        """
         self.check_accepting()
-        for model in self.models.all:
+        for model in self.models.wanted:
             if model.trouble is not None:
                 raise Problem("self-test-failed", f"{model.reference}: {model.trouble}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -10,10 +11,14 @@ import signal
 import socket
 import sys
 import time
-from multiprocessing.connection import wait
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from service.agreement import Agreement, ToWorker
 from service.app import create_app
+from service.keys import KeysError
+from service.lineup import Lineup
 from service.log import LOGGER, configure
 from service.models import ModelsError
 from service.server import Server
@@ -25,16 +30,25 @@ _RESTART_AFTER_S = 1.0  # a worker that dies at once must not keep a CPU busy wi
 log = logging.getLogger(LOGGER)
 
 
-def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None) -> None:
-    """Serves in this process. Exits with 2 where a model cannot be loaded."""
+def serve(
+    settings: Settings,
+    sock: socket.socket,
+    parent_pid: int | None = None,
+    supervisor: Connection | None = None,
+    lineup: Lineup | None = None,
+) -> None:
+    """Serves in this process. Exits with 2 where a model cannot be loaded, or the keys cannot be read.
+
+    ``lineup``: the models that other workers serve by now; None is what the settings say.
+    """
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
-    app = create_app(settings)
-    service: Service = app.state.service
     try:
+        app = create_app(settings, supervisor)
+        service: Service = app.state.service
         # Before the socket listens: a replica that accepts connections can answer them.
-        service.models.load()
-    except ModelsError as error:
+        service.models.load(lineup)
+    except (ModelsError, KeysError) as error:
         sys.stderr.write(f"nametag: {error}\n")  # at once: print() lets other workers in between
         raise SystemExit(2) from None
     for model in service.models.all:
@@ -54,49 +68,102 @@ def _leave(*_: object) -> None:
     os._exit(0)
 
 
-def supervise(settings: Settings, sock: socket.socket) -> int:
-    """Runs ``settings.workers`` processes until told to stop. The exit code.
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
 
-    A worker that exits with 2 cannot serve as configured: then all stop, and that is the code.
-    """
-    context = multiprocessing.get_context("spawn")
-    told = False
 
-    def stop(*_: object) -> None:
-        nonlocal told
-        told = True
+class Supervisor:
+    """Runs ``settings.workers`` processes until told to stop, and has them switch models together."""
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        self._settings = settings
+        self._sock = sock
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[int, _Worker] = {}  # by place; a worker that replaces another has its place
+        self._to_start: dict[int, float] = dict.fromkeys(range(settings.workers), 0.0)  # and when
+        self._told = False
+        self._agreement = Agreement(self._send, timeout_s=settings.load_timeout_s, is_stuck=self._kill)
 
-    def started() -> SpawnProcess:
-        worker = context.Process(target=serve, args=(settings, sock, os.getpid()))
-        worker.start()
-        return worker
+    def run(self) -> int:
+        """The exit code. A worker that exits with 2 cannot serve as configured: then all stop, and that
+        is the code; but not once the models are loaded: what can go on serving does."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        while not self._told:
+            self._start()
+            pipes = {worker.pipe: place for place, worker in self._workers.items()}
+            ready = wait([*pipes, *(worker.process.sentinel for worker in self._workers.values())], 0.2)
+            for pipe, place in pipes.items():
+                if pipe in ready:
+                    self._hear(place)
+            for place, worker in list(self._workers.items()):
+                exit_code = worker.process.exitcode
+                if exit_code is None or self._told:
+                    continue
+                if exit_code == 2 and self._agreement.lineup is None:
+                    return self._ended(2)
+                self._bury(place)
+            self._agreement.tick()
+        return self._ended(0)
 
-    workers = [started() for _ in range(settings.workers)]
-    code = 0
-    while not told and code != 2:
-        wait([worker.sentinel for worker in workers], timeout=0.2)
-        for i, worker in enumerate(workers):
-            if worker.exitcode is None or told:
+    def _stop(self, *_: object) -> None:
+        self._told = True
+
+    def _start(self) -> None:
+        """Starts the workers that are due. None during a change: it would come up without it."""
+        if self._agreement.is_busy:
+            return
+        for place, due in list(self._to_start.items()):
+            if due > time.monotonic():
                 continue
-            if worker.exitcode == 2:
-                code = 2
-                break
-            log.error("a worker died", extra={"fields": {"pid": worker.pid, "exit_code": worker.exitcode}})
-            time.sleep(_RESTART_AFTER_S)
-            workers[i] = started()
-    for worker in workers:
-        if worker.is_alive():
-            worker.terminate()
-    ends = time.monotonic() + settings.grace_s + 10
-    for worker in workers:
-        worker.join(max(0.0, ends - time.monotonic()))
-        if worker.is_alive():
-            worker.kill()
-            worker.join()
-    # One that was told before it could listen had nothing to finish.
-    if code == 0 and any(worker.exitcode not in (0, -signal.SIGTERM) for worker in workers):
-        code = 1
-    return code
+            del self._to_start[place]
+            pipe, theirs = self._context.Pipe()
+            arguments = (self._settings, self._sock, os.getpid(), theirs, self._agreement.lineup)
+            process = self._context.Process(target=serve, args=arguments)
+            process.start()
+            theirs.close()  # so that ours tells when the worker is gone
+            self._workers[place] = _Worker(process, pipe)
+            self._agreement.join(place)
+
+    def _hear(self, place: int) -> None:
+        """What a worker says; nothing where it is gone, which its sentinel tells too."""
+        try:
+            message = self._workers[place].pipe.recv()
+        except (EOFError, OSError):
+            return
+        self._agreement.receive(place, message)
+
+    def _send(self, place: int, message: ToWorker) -> None:
+        with contextlib.suppress(OSError):  # it is gone
+            self._workers[place].pipe.send(message)
+
+    def _kill(self, place: int) -> None:
+        log.error("a worker is stuck", extra={"fields": {"pid": self._workers[place].process.pid}})
+        self._workers[place].process.kill()
+
+    def _bury(self, place: int) -> None:
+        worker = self._workers.pop(place)
+        worker.pipe.close()
+        process = worker.process
+        log.error("a worker died", extra={"fields": {"pid": process.pid, "exit_code": process.exitcode}})
+        self._to_start[place] = time.monotonic() + _RESTART_AFTER_S
+        self._agreement.leave(place)
+
+    def _ended(self, code: int) -> int:
+        """Lets every worker finish what it accepted. The exit code."""
+        processes = [worker.process for worker in self._workers.values()]
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        ends = time.monotonic() + self._settings.grace_s + 10
+        for process in processes:
+            process.join(max(0.0, ends - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        # One that was told before it could listen had nothing to finish.
+        if code == 0 and any(process.exitcode not in (0, -signal.SIGTERM) for process in processes):
+            code = 1
+        return code

@@ -278,6 +278,8 @@ def operations(document):
 def test_every_example_of_the_documentation_works(service, document):
     n = 0
     for path, method, operation in operations(document):
+        if "security" in operation:
+            continue  # tests/test_reload.py
         content = operation.get("requestBody", {}).get("content", {})
         for example in content.get("application/json", {}).get("examples", {}).values():
             answer = service.client.request(method, path, json=example["value"])
@@ -350,6 +352,8 @@ def test_the_curl_commands_of_the_page_work(service):
     commands = [unescape(c) for c in re.findall(r'<pre class="curl">(.*?)</pre>', page, re.DOTALL)]
     assert len(commands) >= 6
     for command in commands:
+        if "$KEY" in command:
+            continue
         told = command.replace("/models/en-person", "/models/tiny") + " -sS --fail-with-body"
         done = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)

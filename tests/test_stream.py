@@ -353,7 +353,8 @@ def test_streams_share_what_they_may_have_of_the_queue(service):
                 stream.send(b"")
                 stream.read_head()
                 assert len(list(stream.answers())) == 1000
-    assert batcher.n_waiting_requests == 0
+    while batcher.n_waiting_requests:  # an answer may be on its way before its place is given back
+        pass
     assert service.service.streams.n_queueing == 0
 
 
