@@ -338,10 +338,12 @@ def test_an_unloaded_model_is_freed_though_what_is_loaded_is_hidden_from_the_col
     version_of(service.client, "tiny@1")
     model = service.service.models.find("tiny@1")
     gone = threading.Event()
-    traces = [weakref.ref(each) for each in (model, model.batcher, model.tagger.backend._sentences)]
+    vocabulary = model.tagger.artefact.vocabulary
+    parts = (model, model.batcher, model.tagger.backend._sentences, vocabulary, vocabulary.encoder)
+    traces = [weakref.ref(each) for each in parts]
     weakref.finalize(model.tagger, gone.set)
     thread = model.batcher._thread
-    del model
+    del model, vocabulary, parts
     gc.disable()
     try:
         gc.freeze()
@@ -349,7 +351,7 @@ def test_an_unloaded_model_is_freed_though_what_is_loaded_is_hidden_from_the_col
         assert gone.wait(30)
         thread.join(30)
         assert not thread.is_alive()
-        assert [trace() for trace in traces] == [None] * 3
+        assert [trace() for trace in traces] == [None] * 5
     finally:
         gc.enable()
         gc.unfreeze()
