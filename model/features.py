@@ -16,7 +16,7 @@ multiplications by zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -93,19 +93,22 @@ class WordTypes:
 
 @dataclass
 class Encoder:
-    """Looks word types up in a vocabulary."""
+    """Looks word types up in a vocabulary, which it does not keep: the vocabulary keeps it.
 
-    vocabulary: Vocabulary
+    A cycle of the two would be freed by the garbage collector only, from which a service hides them.
+    """
+
+    vocabulary: InitVar[Vocabulary]
     _cased: dict[str, int] = field(init=False)
     _lower: dict[str, int] = field(init=False)
     _chars: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._normalise = normalisation(self.vocabulary.normalisation)
-        self._cased = _index(self.vocabulary.cased, "cased words")
-        self._lower = _index(self.vocabulary.lower, "lower-cased words")
-        self._chars = _index(self.vocabulary.chars, "characters")
-        self.pieces = WordPieces(self.vocabulary.pieces) if self.vocabulary.pieces else None
+    def __post_init__(self, vocabulary: Vocabulary) -> None:
+        self._normalise = normalisation(vocabulary.normalisation)
+        self._cased = _index(vocabulary.cased, "cased words")
+        self._lower = _index(vocabulary.lower, "lower-cased words")
+        self._chars = _index(vocabulary.chars, "characters")
+        self.pieces = WordPieces(vocabulary.pieces) if vocabulary.pieces else None
 
     def encode(self, tokens: Sequence[str]) -> WordTypes:
         """The tokens' word types, in order, one row a token. O(total characters)."""

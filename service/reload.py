@@ -22,7 +22,7 @@ from service.keys import Key
 from service.lineup import ChangeError, Entry, Lineup, Load, Unload, current
 from service.log import LOGGER
 from service.models import ModelsError, digest_of
-from service.openapi import SECURED, answers, json_body
+from service.openapi import REQUEST_ID_HEADER, SECURED, answers, json_body
 from service.problems import Problem, invalid
 from service.schemas import kind_of, parsed
 from service.settings import Settings
@@ -42,6 +42,9 @@ _PROBLEMS = (
     "unsupported-content-encoding", "invalid-request", "lone-surrogate", "admin-only", "unknown-model",
     "load-in-progress", "overloaded", "not-ready", "draining",
 )  # fmt: skip
+
+# No X-Request-Timeout: load_timeout_s is what bounds a load, and a change is not left half made.
+_EXTRA = {"parameters": [REQUEST_ID_HEADER], "security": SECURED}
 
 log = logging.getLogger(LOGGER)
 
@@ -135,7 +138,7 @@ def router(service: Service) -> APIRouter:
 
     @router.post(
         "/{name}/load", operation_id="load_model", summary="Load another version of a model",
-        openapi_extra={**json_body(["LoadPath", "LoadVersion"], LOAD_EXAMPLES), "security": SECURED},
+        openapi_extra={**json_body(["LoadPath", "LoadVersion"], LOAD_EXAMPLES), **_EXTRA},
         responses=answers(
             "ChangeResponse", ANSWER_EXAMPLE,
             *_PROBLEMS, "folder-not-allowed", "version-taken", "load-failed", "load-aborted",
@@ -156,7 +159,7 @@ def router(service: Service) -> APIRouter:
 
     @router.post(
         "/{name}/unload", operation_id="unload_model", summary="Unload a version of a model",
-        openapi_extra={**json_body(["UnloadVersion"], UNLOAD_EXAMPLES), "security": SECURED},
+        openapi_extra={**json_body(["UnloadVersion"], UNLOAD_EXAMPLES), **_EXTRA},
         responses=answers("ChangeResponse", ANSWER_EXAMPLE, *_PROBLEMS, "version-in-use"),
     )  # fmt: skip
     async def unload_model(name: str, request: Request) -> Response:

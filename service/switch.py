@@ -32,6 +32,7 @@ from service.agreement import (
 )
 from service.lineup import ChangeError, Load, Unload
 from service.log import LOGGER, place_of
+from service.memory import give_back
 from service.models import Models, ServedModel
 from service.settings import Settings
 
@@ -99,7 +100,7 @@ class Switch:
         self.abandon()
         for task, models in list(self._cleaning.items()):
             task.cancel()
-            for model in models:
+            for model in models:  # those that are left
                 await model.batcher.close(timeout_s)
 
     def receive(self, message: ToWorker) -> None:
@@ -165,9 +166,11 @@ class Switch:
     async def _clean_up(self, dropped: list[ServedModel]) -> None:
         """Lets what was dropped go when the requests that may have found it have been answered."""
         await self._admission.passed(self._settings.max_request_timeout_s)
-        for model in dropped:
-            await model.batcher.close(self._settings.grace_s)
-            log.info("unloaded", extra={"fields": {"model": model.reference}})
+        while dropped:
+            await dropped[-1].batcher.close(self._settings.grace_s)
+            log.info("unloaded", extra={"fields": {"model": dropped[-1].reference}})
+            dropped.pop()
+        await asyncio.to_thread(give_back)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:

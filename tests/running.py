@@ -124,15 +124,15 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 @contextmanager
-def process(**settings: object) -> Iterator[Process]:
-    """The service as its own process, ended when the block ends."""
+def process(patience_s: float = 60, **settings: object) -> Iterator[Process]:
+    """The service as its own process, ended when the block ends, or after ``patience_s``."""
     command = [sys.executable, "-m", "service"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(**settings), stderr=subprocess.PIPE, text=True
     ) as started:
         assert started.stderr is not None
         log: list[str] = []
-        watchdog = threading.Timer(60, started.kill)  # a test that waits for a line fails instead
+        watchdog = threading.Timer(patience_s, started.kill)  # a test that waits for a line fails instead
         watchdog.start()
         try:
             port = 0

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -91,6 +92,11 @@ def loaded(client):
     listed = client.get("/v1/models").json()
     ModelList.model_validate(listed)
     return [f"{m['name']}@{m['version']}" + "*" * m["current"] for m in listed["models"]]
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)  # a test that spins would keep what it waits for from running
 
 
 # What a load makes of the names
@@ -323,8 +329,7 @@ def test_a_request_that_found_its_version_and_has_yet_to_submit_to_it_is_answere
     long = {"text": "Harry Potter met Hermione Granger . " * 500, "model": "tiny@1"}  # cut on that thread
     with ThreadPoolExecutor(1) as other:
         asked = other.submit(service.client.post, "/v1/tag", json=long)
-        while service.service.text_thread._work_queue.empty():
-            pass
+        until(lambda: not service.service.text_thread._work_queue.empty())
         changed(service.client, "unload", version="1")
         changed(service.client, "load", path="tiny-3")
         opened.set()
@@ -338,10 +343,12 @@ def test_an_unloaded_model_is_freed_though_what_is_loaded_is_hidden_from_the_col
     version_of(service.client, "tiny@1")
     model = service.service.models.find("tiny@1")
     gone = threading.Event()
-    traces = [weakref.ref(each) for each in (model, model.batcher, model.tagger.backend._sentences)]
+    vocabulary = model.tagger.artefact.vocabulary
+    parts = (model, model.batcher, model.tagger.backend._sentences, vocabulary, vocabulary.encoder)
+    traces = [weakref.ref(each) for each in parts]
     weakref.finalize(model.tagger, gone.set)
     thread = model.batcher._thread
-    del model
+    del model, vocabulary, parts
     gc.disable()
     try:
         gc.freeze()
@@ -349,7 +356,7 @@ def test_an_unloaded_model_is_freed_though_what_is_loaded_is_hidden_from_the_col
         assert gone.wait(30)
         thread.join(30)
         assert not thread.is_alive()
-        assert [trace() for trace in traces] == [None] * 3
+        assert [trace() for trace in traces] == [None] * 5
     finally:
         gc.enable()
         gc.unfreeze()
@@ -365,7 +372,8 @@ def expected(folder):
 
 @contextmanager
 def two_workers(folders, keys_file, **settings):
-    settings = {"drain_delay_s": 0, "model": folders / "tiny-1", **settings}
+    # Several processes start here, one after another: on a busy machine that takes its time.
+    settings = {"patience_s": 300, "drain_delay_s": 0, "model": folders / "tiny-1", **settings}
     with process(workers=2, models_dir=folders, keys_file=keys_file, **settings) as service:
         while sum('"listening"' in line for line in service.log) < 2:
             service.log.append(service.process.stderr.readline())
@@ -446,16 +454,15 @@ def test_under_load_every_answer_is_that_of_the_version_it_names_and_afterwards_
                     assert [t["score"] for t in tokens] == pytest.approx(scores, abs=1e-4)
                     seen.append(version)
 
-        with ThreadPoolExecutor(8) as clients, new_client(service) as admin:
-            asked = [clients.submit(hammer) for _ in range(8)]
+        with ThreadPoolExecutor(4) as clients, new_client(service) as admin:
+            asked = [clients.submit(hammer) for _ in range(4)]
             try:
-                for version in "21231":
+                for version in "213":
                     n = len(seen)
                     assert changed(admin, "load", path=f"tiny-{version}")["version"] == version
                     with one_client_each(service) as each:
                         assert {version_of(client) for client in each.values()} == {version}
-                    while len(seen) < n + 50 and not any(one.done() for one in asked):
-                        pass
+                    until(lambda n=n: len(seen) > n + 20 or any(one.done() for one in asked))
             finally:
                 done.set()
             for one in asked:
@@ -463,7 +470,7 @@ def test_under_load_every_answer_is_that_of_the_version_it_names_and_afterwards_
         assert set(seen) == {"1", "2", "3"}
         stop(service)
     switched = [json.loads(line)["models"] for line in service.log if '"switched"' in line]
-    assert len(switched) == 10
+    assert len(switched) == 6
     assert SECRET not in "".join(service.log)
     assert any('"changed"' in line and '"key":"boss"' in line for line in service.log)
 
@@ -478,8 +485,7 @@ def test_where_one_worker_cannot_load_none_switches(folders, keys_file):
                 # Both read one pipe: the first gets the whole file, and the second an empty one.
                 held.wait_for_a_reader()
                 for pid in pids(service):
-                    while str(held.path) not in open_files(pid):
-                        pass
+                    until(lambda pid=pid: str(held.path) in open_files(pid))
                 held.let_go()
                 problem = check_problem(loading.result(), 422, "load-failed")
             assert "chars.json: sha256 is" in problem["detail"]
