@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, tag
+from service import catalogue, docs, health, openapi, scrape, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -19,16 +21,21 @@ from service.state import Service
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service."""
-    service = Service(settings)
+def create_app(settings: Settings, metrics_folder: Path | None = None) -> FastAPI:
+    """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service.
+
+    ``metrics_folder``: where all processes of the service count; None where this is the only one.
+    """
+    service = Service(settings, metrics_folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        sampling = asyncio.create_task(scrape.keep_sampling(service))
         try:
             yield
         finally:
+            sampling.cancel()
             await service.close()
 
     app = FastAPI(
@@ -42,11 +49,16 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, catalogue, health):
+    for each in (tag, catalogue, health, scrape):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(Edge, straight={tag.PATH: tag.endpoint(service)})
+    app.add_middleware(
+        Edge,
+        straight={tag.PATH: tag.endpoint(service)},
+        metrics=service.metrics,
+        logs_access=settings.access_log == "on",
+    )
     openapi.complete(app)
     return app
 

@@ -44,8 +44,9 @@ for (const button of document.querySelectorAll("button[data-path]")) {
     }
     try {
       const answer = await fetch(button.dataset.path, init);
-      const json = await answer.json();
-      result.textContent = answer.status + "\\n" + JSON.stringify(json, null, 1);
+      const isJson = (answer.headers.get("content-type") || "").includes("json");
+      const text = isJson ? JSON.stringify(await answer.json(), null, 1) : await answer.text();
+      result.textContent = answer.status + "\\n" + text;
     } catch (error) {
       result.textContent = String(error);
     }

@@ -12,6 +12,7 @@ from model.artefact import ArtefactError
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
+from service.metrics import Metrics
 from service.problems import Problem
 from service.settings import Settings
 
@@ -47,11 +48,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 class ServedModel:
     """One loaded model. ``trouble`` is why it must not serve, or None."""
 
-    def __init__(self, tagger: Tagger, settings: Settings) -> None:
+    def __init__(self, tagger: Tagger, settings: Settings, metrics: Metrics) -> None:
         self.tagger = tagger
         self.name = tagger.config.name
         self.version = tagger.config.version
         self.trouble: str | None = None
+        self.metrics = metrics.of_model(self.reference)
         on_cuda = tagger.backend.device.startswith("cuda")
         self.batcher: Batcher[Sentence, Tagged] = Batcher(
             self._tag_batch,
@@ -62,6 +64,7 @@ class ServedModel:
             max_queue_tokens=settings.max_queue_tokens,
             is_out_of_memory=_is_out_of_memory,
             free_memory=tagger.backend.free_memory,
+            observer=self.metrics,
             name=f"tagger-{self.name}",
         )
 
@@ -113,8 +116,9 @@ class ServedModel:
 class Models:
     """The models of one process, in the order of the settings; the first is the default."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._models: dict[str, ServedModel] = {}  # by name, and by name@version
 
     @property
@@ -130,7 +134,7 @@ class Models:
             return
         found: dict[str, ServedModel] = {}
         for folder in self._settings.model:
-            model = ServedModel(_tagger(folder, self._settings), self._settings)
+            model = ServedModel(_tagger(folder, self._settings), self._settings, self._metrics)
             model.self_test()
             if model.reference in found:
                 raise ModelsError(f"{folder}: model {model.reference} is loaded already")

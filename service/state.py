@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from service.admission import Admission
+from service.metrics import Metrics
 from service.models import Models, ServedModel
 from service.problems import Problem
 from service.settings import Settings
 
 
 class Service:
-    """One process of the service. Belongs to one event loop."""
+    """One process of the service. Belongs to one event loop.
 
-    def __init__(self, settings: Settings) -> None:
+    ``metrics_folder``: where all processes of the service count; None where this is the only one.
+    """
+
+    def __init__(self, settings: Settings, metrics_folder: Path | None = None) -> None:
         self.settings = settings
-        self.models = Models(settings)
+        self.metrics = Metrics(metrics_folder)
+        self.models = Models(settings, self.metrics)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         # One thread for long texts and long answers: they are pure Python, so a second would only
         # compete with the first, and with the event loop.
@@ -44,6 +50,7 @@ class Service:
         self.is_draining = True
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
+        self.metrics.close()
 
     def check_accepting(self) -> None:
         """Raises Problem where new work is refused, whatever model it is for."""

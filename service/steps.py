@@ -16,9 +16,11 @@ from typing import TypeVar
 from starlette.types import Receive
 
 from model.head import Tagged
+from model.labels import PERSON
 from model.tokeniser import Tokens, given_tokens
 from service.admission import overloaded
 from service.batching import ClosedError, DeadlineError, OverloadedError
+from service.facts import facts
 from service.models import Sentence, ServedModel
 from service.problems import ClientGone, Problem, too_large
 from service.settings import Settings
@@ -146,10 +148,22 @@ async def tagged(
         return [_EMPTY] * len(cuts)
     with _said_as_problems():
         answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
+    _count(model, items, answers)
     if len(items) == len(cuts):
         return answers
     left = iter(answers)
     return [next(left) if cut.tokens.texts else _EMPTY for cut in cuts]
+
+
+def _count(model: ServedModel, items: Sequence[Sentence], answers: Sequence[Tagged]) -> None:
+    """Sentences of no tokens do not count: nothing was done for them."""
+    known = facts()
+    n_tokens = sum([len(item.tokens) for item in items])
+    n_persons = sum([scored.span.entity_type == PERSON for answer in answers for scored in answer.spans])
+    known.model = model.reference
+    known.n_sentences += len(items)
+    known.n_tokens += n_tokens
+    model.metrics.tagged(len(items), n_tokens, n_persons)
 
 
 async def _unless_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> list[Tagged]:

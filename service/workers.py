@@ -12,9 +12,12 @@ import sys
 import time
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from service.app import create_app
 from service.log import LOGGER, configure
+from service.meters import Folder, Meters, forget_gauges
+from service.metrics import restarts_of
 from service.models import ModelsError
 from service.server import Server
 from service.settings import Settings
@@ -25,11 +28,16 @@ _RESTART_AFTER_S = 1.0  # a worker that dies at once must not keep a CPU busy wi
 log = logging.getLogger(LOGGER)
 
 
-def serve(settings: Settings, sock: socket.socket, parent_pid: int | None = None) -> None:
+def serve(
+    settings: Settings,
+    sock: socket.socket,
+    parent_pid: int | None = None,
+    metrics_folder: Path | None = None,
+) -> None:
     """Serves in this process. Exits with 2 where a model cannot be loaded."""
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
-    app = create_app(settings)
+    app = create_app(settings, metrics_folder)
     service: Service = app.state.service
     try:
         # Before the socket listens: a replica that accepts connections can answer them.
@@ -60,6 +68,9 @@ def supervise(settings: Settings, sock: socket.socket) -> int:
     A worker that exits with 2 cannot serve as configured: then all stop, and that is the code.
     """
     context = multiprocessing.get_context("spawn")
+    folder = Folder()
+    meters = Meters(folder.path, os.getpid())
+    restarts = restarts_of(meters)
     told = False
 
     def stop(*_: object) -> None:
@@ -70,7 +81,7 @@ def supervise(settings: Settings, sock: socket.socket) -> int:
         signal.signal(number, stop)
 
     def started() -> SpawnProcess:
-        worker = context.Process(target=serve, args=(settings, sock, os.getpid()))
+        worker = context.Process(target=serve, args=(settings, sock, os.getpid(), folder.path))
         worker.start()
         return worker
 
@@ -84,7 +95,10 @@ def supervise(settings: Settings, sock: socket.socket) -> int:
             if worker.exitcode == 2:
                 code = 2
                 break
+            assert worker.pid is not None  # it was started
             log.error("a worker died", extra={"fields": {"pid": worker.pid, "exit_code": worker.exitcode}})
+            forget_gauges(folder.path, worker.pid)
+            restarts.add()
             time.sleep(_RESTART_AFTER_S)
             workers[i] = started()
     for worker in workers:
@@ -99,4 +113,6 @@ def supervise(settings: Settings, sock: socket.socket) -> int:
     # One that was told before it could listen had nothing to finish.
     if code == 0 and any(worker.exitcode not in (0, -signal.SIGTERM) for worker in workers):
         code = 1
+    meters.close()
+    folder.delete()
     return code

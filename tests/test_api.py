@@ -282,8 +282,9 @@ def test_every_example_of_the_documentation_works(service, document):
 
 def test_the_examples_of_answers_are_of_the_schema(document):
     examples = {
-        o["operationId"]: o["responses"]["200"]["content"]["application/json"]["example"]
+        o["operationId"]: content["application/json"]["example"]
         for _, _, o in operations(document)
+        if "application/json" in (content := o["responses"]["200"]["content"])
     }
     TagResponse.model_validate(examples["tag"])
     ModelList.model_validate(examples["list_models"])
@@ -334,4 +335,5 @@ def test_the_curl_commands_of_the_page_work(service):
         told = command.replace("/models/en-person", "/models/tiny") + " -sS --fail-with-body"
         done = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        json.loads(done.stdout)
+        if not command.endswith("/metrics"):
+            json.loads(done.stdout)
