@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -12,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, reload, stream, tag
+from service import catalogue, docs, health, openapi, reload, scrape, stream, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -21,16 +23,24 @@ from service.state import Service
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings, supervisor: Connection | None = None) -> FastAPI:
-    """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service."""
-    service = Service(settings, supervisor)
+def create_app(
+    settings: Settings, supervisor: Connection | None = None, metrics_folder: Path | None = None
+) -> FastAPI:
+    """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service.
+
+    ``supervisor``: see Service. ``metrics_folder``: where all processes of the service count; None
+    where this is the only one.
+    """
+    service = Service(settings, supervisor, metrics_folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        sampling = asyncio.create_task(scrape.keep_sampling(service))
         try:
             yield
         finally:
+            sampling.cancel()
             await service.close()
 
     app = FastAPI(
@@ -44,12 +54,18 @@ def create_app(settings: Settings, supervisor: Connection | None = None) -> Fast
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, stream, catalogue, reload, health):
+    for each in (tag, stream, catalogue, reload, health, scrape):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
     app.add_exception_handler(HTTPException, _refused)
     straight = {each.PATH: each.endpoint(service) for each in (tag, stream)}
-    app.add_middleware(Edge, straight=straight, keys=service.keys)
+    app.add_middleware(
+        Edge,
+        straight=straight,
+        metrics=service.metrics,
+        keys=service.keys,
+        logs_access=settings.access_log == "on",
+    )
     if settings.cors_origins:
         # Outside of Edge: a preflight carries no key, and a page may read why it was refused.
         app.add_middleware(

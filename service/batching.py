@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +55,9 @@ class Job(Generic[Item, Result]):
     lengths: list[int]
     future: asyncio.Future[list[Result]]
     deadline: float = math.inf  # of the batcher's clock
+    submitted: float = 0.0  # likewise
+    caller: object = None  # for the observer
+    has_begun: bool = False  # some of it has been in a batch
     waiting: list[int] = field(init=False)  # indices of items not yet in a batch, longest first
     results: list[Result | None] = field(init=False)
     n_unanswered: int = field(init=False)
@@ -92,6 +95,22 @@ def _similar(shorter: int, longer: int) -> bool:
     Up to about 32 tokens a batch's fixed costs outweigh the padding; beyond, half may be padding.
     """
     return longer <= 2 * shorter + 32
+
+
+class Observer(Protocol):
+    """Is told, on the batcher's thread, what it does. To be quick: whatever waits, waits for it too.
+
+    ``caller`` is what ``submit`` was given. What an observer raises is dropped.
+    """
+
+    def waited(self, caller: object, seconds: float) -> None:
+        """A request was waiting so long for its first item to be in a batch."""
+
+    def computed(self, batch: Sequence[Place[Any, Any]], seconds: float) -> None:
+        """A batch, or a part of one, was computed."""
+
+    def failed(self, batch: Sequence[Place[Any, Any]], seconds: float) -> None:
+        """A batch, or a part of one, failed; its halves may be tried again."""
 
 
 class Backlog(Generic[Item, Result]):
@@ -210,6 +229,7 @@ class Batcher(Generic[Item, Result]):
         clock: Callable[[], float] = time.monotonic,
         is_out_of_memory: Callable[[Exception], bool] = lambda _: False,
         free_memory: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
         name: str = "tagger",
     ) -> None:
         self._tag_batch = tag_batch
@@ -220,6 +240,7 @@ class Batcher(Generic[Item, Result]):
         self._clock = clock
         self._is_out_of_memory = is_out_of_memory
         self._free_memory = free_memory
+        self._observer = observer
         self._name = name
         # The loop's side
         self._open: set[Job[Item, Result]] = set()  # accepted and not answered
@@ -288,15 +309,17 @@ class Batcher(Generic[Item, Result]):
                 self._freed.clear()
                 await self._freed.wait()
 
-    def submit(self, items: Sequence[Item], deadline: float = math.inf) -> asyncio.Future[list[Result]]:
+    def submit(
+        self, items: Sequence[Item], deadline: float = math.inf, caller: object = None
+    ) -> asyncio.Future[list[Result]]:
         """A future of the results, one for each item in order. Raises as ``check_room`` does, at once.
 
         The future fails with DeadlineError, ClosedError, or what ``tag_batch`` raised for one of the
         items alone. Cancel it to withdraw what has not been computed yet. ``deadline`` is a time
-        of the batcher's clock.
+        of the batcher's clock. ``caller`` is handed to the observer as it is.
         """
         future: asyncio.Future[list[Result]] = self._loop.create_future()
-        job = Job(items, [self._length(item) for item in items], future, deadline)
+        job = Job(items, [self._length(item) for item in items], future, deadline, self._clock(), caller)
         self.check_room(job.n_held_tokens)
         if not items:
             future.set_result([])
@@ -395,7 +418,8 @@ class Batcher(Generic[Item, Result]):
                 for each in late:
                     self._post(self._expire, each)
                 if batch:
-                    self._busy_since = self._clock()
+                    self._busy_since = now = self._clock()
+                    self._tell_waits(batch, now)
                     self._answer(batch)
                     self._busy_since = None
                 elif stopping and not backlog:
@@ -406,6 +430,22 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._post(self._stop)
 
+    def _tell_waits(self, batch: list[Place[Item, Result]], now: float) -> None:
+        if self._observer is None:
+            return
+        with contextlib.suppress(Exception):  # watching must not fail what is watched
+            for place in batch:
+                job = place.job
+                if not job.has_begun:
+                    job.has_begun = True
+                    self._observer.waited(job.caller, now - job.submitted)
+
+    def _tell(self, is_done: bool, part: list[Place[Item, Result]], seconds: float) -> None:
+        if self._observer is None:
+            return
+        with contextlib.suppress(Exception):
+            (self._observer.computed if is_done else self._observer.failed)(part, seconds)
+
     def _answer(self, batch: list[Place[Item, Result]]) -> None:
         """Computes a batch and delivers its results; where it fails, its halves by themselves."""
         parts = [batch]
@@ -414,11 +454,13 @@ class Batcher(Generic[Item, Result]):
             part = [place for place in parts.pop() if not place.job.future.done()]
             if not part:
                 continue
+            began = self._clock()
             try:
                 results = self._tag_batch([place.item for place in part])
                 if len(results) != len(part):
                     raise RuntimeError(f"{len(part)} items in, {len(results)} results out")
             except Exception as error:  # a bad batch fails its own callers, never the thread
+                self._tell(False, part, self._clock() - began)
                 out_of_memory = self._is_out_of_memory(error)
                 if out_of_memory:
                     self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
@@ -432,4 +474,6 @@ class Batcher(Generic[Item, Result]):
                 else:
                     self._post(self._fail, part[0].job, error)
             else:
+                # Before the callers are told: what they see answered has been counted.
+                self._tell(True, part, self._clock() - began)
                 self._post(self._deliver, part, results)

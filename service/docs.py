@@ -44,8 +44,10 @@ for (const button of document.querySelectorAll("button[data-path]")) {
     }
     try {
       const answer = await fetch(button.dataset.path, init);
-      const lines = (await answer.text()).trim().split("\\n");
-      const shown = lines.map((line) => JSON.stringify(JSON.parse(line), null, 1));
+      const text = (await answer.text()).trim();
+      const isJson = (answer.headers.get("content-type") || "").includes("json");
+      const laidOut = (line) => isJson ? JSON.stringify(JSON.parse(line), null, 1) : line;
+      const shown = text.split("\\n").map(laidOut);
       result.textContent = [answer.status, ...shown].join("\\n");
     } catch (error) {
       result.textContent = String(error);

@@ -1,4 +1,5 @@
-"""The outermost layer: request ids, keys, problems as answers, and the straight way to busy endpoints.
+"""The outermost layer: request ids, keys, problems as answers, what is counted and logged of each
+request, and the straight way to busy endpoints.
 
 Pure ASGI; starlette's BaseHTTPMiddleware would break noticing that a client hung up.
 """
@@ -8,14 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.facts import Facts, begin, facts
 from service.keys import OPEN_PATHS, Keyring
-from service.log import LOGGER, place_of
+from service.log import ACCESS, LOGGER, place_of, write_access
+from service.metrics import Metrics
 from service.problems import ClientGone, Problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -23,12 +27,22 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _REQUEST_ID = b"x-request-id"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
+# W3C Trace Context, section 3.2; all zeros are no id. Versions to come may append more.
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+# Asked for every few seconds by machines: in the log only where everything is.
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+# nginx's word for it: the client hung up before there was an answer.
+CLIENT_GONE = 499
+
 log = logging.getLogger(LOGGER)
+access_log = logging.getLogger(ACCESS)
 
 
-def bug(error: Exception, request_id: bytes) -> Problem:
+def bug(error: Exception) -> Problem:
     """What to answer where the service made a mistake, which is logged without what was submitted."""
-    fields = {"request_id": request_id.decode(), "error": type(error).__name__, "at": place_of(error)}
+    fields = {"request_id": facts().request_id, "error": type(error).__name__, "at": place_of(error)}
     log.error("unexpected error", extra={"fields": fields})
     return Problem("internal-error", "the service failed; it has logged this request's id")
 
@@ -54,44 +68,110 @@ class Edge:
     /openapi.json and for other methods.
     """
 
-    def __init__(self, app: ASGIApp, straight: Mapping[str, Endpoint], keys: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        straight: Mapping[str, Endpoint],
+        metrics: Metrics,
+        keys: Keyring | None = None,
+        *,
+        logs_access: bool,
+    ) -> None:
         self.app = app
         self.keys = keys
         self.straight = straight
+        self.metrics = metrics
+        self.logs_access = logs_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
+        started = time.perf_counter()
+        request_id = traceparent = b""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                request_id = value
+            elif name == b"traceparent":
+                traceparent = value
         if not _SANE_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
-        scope["request_id"] = request_id
-        has_begun = False
+        facts = Facts(request_id.decode(), scope["method"])
+        if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):
+            facts.trace_id = parsed[1].decode()
+        begin(facts)
+        endpoint = self.straight.get(scope["path"]) if scope["method"] == "POST" else None
+        status = 0  # until the answer has begun
+        is_counted = False
+
+        def count(status: int) -> None:
+            nonlocal is_counted
+            is_counted = True
+            facts.path = scope["path"] if endpoint else template(scope)
+            self.metrics.answered(facts.method, facts.path, status, time.perf_counter() - started)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_begun = True
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, request_id)]
+            elif not message.get("more_body", False):
+                # Before the client has all of it: it may ask another worker for the counts next.
+                count(status)
             await send(message)
 
         try:
-            if self.keys is not None and scope["path"] not in OPEN_PATHS:
-                scope["key"] = self.keys.admitted(scope["headers"])
-            endpoint = self.straight.get(scope["path"]) if scope["method"] == "POST" else None
-            if endpoint is None:
-                await self.app(scope, receive, send_with_id)
-            else:
-                response = await endpoint(Request(scope, receive))
-                await response(scope, receive, send_with_id)
-            return
-        except ClientGone:
-            return
-        except Problem as raised:
-            problem = raised
-        except Exception as error:
-            problem = bug(error, request_id)
-        if not has_begun:
-            problem.fields.setdefault("request_id", request_id.decode())
-            await problem.response()(scope, receive, send_with_id)
+            try:
+                if self.keys is not None and scope["path"] not in OPEN_PATHS:
+                    scope["key"] = key = self.keys.admitted(scope["headers"])
+                    facts.key = key.name
+                if endpoint is None:
+                    await self.app(scope, receive, send_with_id)
+                else:
+                    response = await endpoint(Request(scope, receive))
+                    await response(scope, receive, send_with_id)
+                return
+            except Problem as raised:
+                problem = raised
+            except ClientGone:
+                status = CLIENT_GONE
+                return
+            except Exception as error:
+                problem = bug(error)
+            facts.problem = problem.code
+            self.metrics.rejected(problem)
+            if not status:
+                problem.fields.setdefault("request_id", facts.request_id)
+                await problem.response()(scope, receive, send_with_id)
+        finally:
+            if not is_counted:
+                status = CLIENT_GONE
+                count(status)
+            if self.logs_access:
+                log_access(facts, status, time.perf_counter() - started)
+
+
+def template(scope: Scope) -> str:
+    """The template of the path that the router found: "/v1/models/{name}"; "other" where it found none."""
+    found: str = getattr(scope.get("route"), "path", "other")
+    return found
+
+
+def log_access(facts: Facts, status: int, seconds: float) -> None:
+    """Writes a request's line, unless lines of its level are not logged."""
+    level = logging.DEBUG if facts.path in _QUIET else logging.INFO
+    if not access_log.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "request_id": facts.request_id,
+        "method": facts.method,
+        "path": facts.path,
+        "status": status,
+        "ms": round(seconds * 1000, 3),
+    }
+    if facts.model:
+        fields |= {"model": facts.model, "sentences": facts.n_sentences, "tokens": facts.n_tokens}
+    for name in ("problem", "key", "trace_id"):
+        if value := getattr(facts, name):
+            fields[name] = value
+    write_access(level, fields)

@@ -17,6 +17,7 @@ from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
 from service.lineup import ChangeError, Entry, Lineup, Load
 from service.log import LOGGER
+from service.metrics import Metrics
 from service.problems import Problem
 from service.settings import Settings
 
@@ -55,7 +56,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 class ServedModel:
     """One loaded model. ``trouble`` is why it must not serve, or None."""
 
-    def __init__(self, tagger: Tagger, settings: Settings) -> None:
+    def __init__(self, tagger: Tagger, settings: Settings, metrics: Metrics) -> None:
         def tag_batch(sentences: list[Sentence]) -> Sequence[Tagged]:
             return tagger.tag([s.tokens for s in sentences], [s.threshold for s in sentences])
 
@@ -63,6 +64,7 @@ class ServedModel:
         self.name = tagger.config.name
         self.version = tagger.config.version
         self.trouble: str | None = None
+        self.metrics = metrics.of_model(self.reference)
         on_cuda = tagger.backend.device.startswith("cuda")
         # No cycle may lead from here to here: the collector looks at nothing that is loaded
         # (frozen, below), so an unloaded model is freed by its last reference or never.
@@ -75,6 +77,7 @@ class ServedModel:
             max_queue_tokens=settings.max_queue_tokens,
             is_out_of_memory=_is_out_of_memory,
             free_memory=tagger.backend.free_memory,
+            observer=self.metrics,
             name=f"tagger-{self.name}",
         )
 
@@ -127,8 +130,9 @@ class Models:
     Each change replaces ``_models`` as a whole, so whoever looks finds the old ones or the new ones.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._models: dict[str, ServedModel] = {}  # by name, and by name@version
         self.lineup: Lineup = ()
 
@@ -232,7 +236,7 @@ class Models:
             raise ModelsError(f"{folder}: the folder changed while it was read")
         if name not in (None, tagger.config.name):
             raise ModelsError(f"{folder}: holds {tagger.config.name!r}, and {name!r} is expected")
-        model = ServedModel(tagger, self._settings)
+        model = ServedModel(tagger, self._settings, self._metrics)
         model.self_test()
         return Entry(model.name, model.version, folder, before), model
 

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.log import LOGGER
+from service.metrics import Metrics
 from service.problems import MEDIA_TYPE
 from service.settings import Settings
 from service.state import Service
@@ -36,6 +37,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     """
 
     receive_timeout_s = 30.0
+    metrics: Metrics
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +92,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._refuse(400, "not HTTP that this server understands")
 
     def _refuse(self, status: int, detail: str) -> None:
+        self.metrics.refused("bad-http")
         content = orjson.dumps(
             {"type": "about:blank", "title": "Bad request", "status": status, "detail": detail,
              "code": "bad-http"}
@@ -97,6 +100,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self.transport.write(
             STATUS_LINE[status]
             + f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n".encode()
+            + f"x-request-id: {os.urandom(12).hex()}\r\n".encode()
             + b"connection: close\r\n\r\n"
             + content
         )
@@ -124,6 +128,7 @@ class Server(uvicorn.Server):
 
         class Protocol(ImpatientProtocol):
             receive_timeout_s = settings.receive_timeout_s
+            metrics = service.metrics
 
         super().__init__(
             uvicorn.Config(

@@ -164,6 +164,11 @@ class Settings:
     )
     grace_s: float = _setting(30.0, _seconds(above=0), "after SIGTERM, for accepted work to finish")
     log_level: str = _setting("info", _one_of(LOG_LEVELS), "least level that is logged")
+    access_log: str = _setting(
+        "on",
+        _one_of(("on", "off")),
+        "a line for each request, of level info; of level debug for /livez, /readyz and /metrics",
+    )
 
     def __post_init__(self) -> None:
         for least, most in (

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from service.admission import Admission
 from service.keys import Keyring, read_keys
+from service.metrics import Metrics
 from service.models import Models, ServedModel
 from service.problems import Problem
 from service.settings import Settings
@@ -19,14 +21,21 @@ class Service:
     """One process of the service. Belongs to one event loop. Raises KeysError.
 
     ``supervisor``: the pipe to whoever has all workers switch models together; None where there is one.
+    ``metrics_folder``: where all processes of the service count; None where this is the only one.
     """
 
-    def __init__(self, settings: Settings, supervisor: Connection | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        supervisor: Connection | None = None,
+        metrics_folder: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.keys: Keyring | None = None
         if settings.keys_file is not None:
             self.keys = Keyring(read_keys(settings.keys_file), workers=max(1, settings.workers))
-        self.models = Models(settings)
+        self.metrics = Metrics(metrics_folder)
+        self.models = Models(settings, self.metrics)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         self.streams = Streams()
         self.switch = Switch(self.models, self.admission, settings, supervisor)
@@ -60,6 +69,7 @@ class Service:
         await self.switch.close(self.settings.grace_s)
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
+        self.metrics.close()
 
     def check_accepting(self) -> None:
         """Raises Problem where new work is refused, whatever model it is for."""

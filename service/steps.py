@@ -16,9 +16,11 @@ from typing import TypeVar
 from starlette.types import Receive
 
 from model.head import Tagged
+from model.labels import PERSON
 from model.tokeniser import Tokens, given_tokens
 from service.admission import overloaded
 from service.batching import ClosedError, DeadlineError, OverloadedError
+from service.facts import facts
 from service.models import Sentence, ServedModel
 from service.problems import ClientGone, Problem, too_large
 from service.settings import Settings
@@ -142,10 +144,10 @@ async def tagged(
     """
     items = items_of(cuts, model, threshold)
     if not items:
-        return for_each(cuts, [])
+        return for_each(cuts, [], model)
     with said_as_problems():
         answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
-    return for_each(cuts, answers)
+    return for_each(cuts, answers, model)
 
 
 def items_of(cuts: Sequence[Cut], model: ServedModel, threshold: float | None) -> list[Sentence]:
@@ -155,12 +157,24 @@ def items_of(cuts: Sequence[Cut], model: ServedModel, threshold: float | None) -
     return [Sentence(cut.tokens.texts, least) for cut in cuts if cut.tokens.texts]
 
 
-def for_each(cuts: Sequence[Cut], answers: list[Tagged]) -> list[Tagged]:
-    """The answer for each cut, from those for ``items_of(cuts)``."""
+def for_each(cuts: Sequence[Cut], answers: list[Tagged], model: ServedModel) -> list[Tagged]:
+    """The answer for each cut, from those for ``items_of(cuts)``, which are counted."""
+    _count(model, cuts, answers)
     if len(answers) == len(cuts):
         return answers
     left = iter(answers)
     return [next(left) if cut.tokens.texts else _EMPTY for cut in cuts]
+
+
+def _count(model: ServedModel, cuts: Sequence[Cut], answers: Sequence[Tagged]) -> None:
+    """Sentences of no tokens do not count: nothing was done for them."""
+    known = facts()
+    n_tokens = sum([len(cut.tokens) for cut in cuts])
+    n_persons = sum([scored.span.entity_type == PERSON for answer in answers for scored in answer.spans])
+    known.model = model.reference
+    known.n_sentences += len(answers)
+    known.n_tokens += n_tokens
+    model.metrics.tagged(len(answers), n_tokens, n_persons)
 
 
 async def _unless_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> list[Tagged]:

@@ -120,12 +120,10 @@ class Stream:
         send: Send,
         *,
         timeout_s: float,
-        request_id: bytes,
     ) -> None:
         self._service = service
         self._hold = hold
         self._timeout_s = timeout_s
-        self._request_id = request_id
         self._send = send
         self._incoming = Incoming(receive)
         self._lines = Lines(service.settings.max_body_bytes)
@@ -240,7 +238,7 @@ class Stream:
         except Problem as problem:
             answer = problem
         except Exception as error:  # fails this line, not the stream
-            answer = bug(error, self._request_id)
+            answer = bug(error)
         self._window.add_read(n_bytes)
         self._entries.append(Entry(line.number, id_, n_bytes, n_held_bytes, answer))
         self._news.set()
@@ -306,10 +304,10 @@ class Stream:
         """The line that answers an entry, when it is there."""
         queued = entry.answer
         if isinstance(queued, Problem):
-            return _problem_line(entry.number, entry.id, queued)
+            return self._refused(entry, queued)
         try:
             with said_as_problems():
-                found = for_each(queued.cuts, await queued.future)
+                found = for_each(queued.cuts, await queued.future, queued.model)
 
             def line() -> bytes:
                 content = answer_bytes(queued.cuts, found, queued.unit, queued.model)
@@ -317,9 +315,13 @@ class Stream:
 
             return await off_loop(self._service, entry.n_bytes <= INLINE_CHARS, line)
         except Problem as problem:
-            return _problem_line(entry.number, entry.id, problem)
+            return self._refused(entry, problem)
         except Exception as error:  # fails this line, not the stream
-            return _problem_line(entry.number, entry.id, bug(error, self._request_id))
+            return self._refused(entry, bug(error))
+
+    def _refused(self, entry: Entry, problem: Problem) -> bytes:
+        self._service.metrics.rejected(problem)
+        return _problem_line(entry.number, entry.id, problem)
 
     async def _send_lines(self, parts: list[bytes]) -> None:
         """Waits until the client takes them. One that takes nothing for too long counts as gone."""
@@ -347,12 +349,9 @@ class StreamResponse(Response):
         self.status_code = 200
         self.background = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         with self._service.admission.hold() as hold:
-            await Stream(
-                self._service, hold, receive, send,
-                timeout_s=self._timeout_s, request_id=scope["request_id"],
-            ).run()  # fmt: skip
+            await Stream(self._service, hold, receive, send, timeout_s=self._timeout_s).run()
 
 
 def endpoint(service: Service) -> Endpoint:
@@ -413,6 +412,7 @@ def router(service: Service) -> APIRouter:
             },
             "parameters": [TIMEOUT_HEADER, REQUEST_ID_HEADER],
         },
+        response_class=Response,  # not JSON, as FastAPI takes it to be
         responses={**problems, 200: found},
     )
     return router

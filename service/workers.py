@@ -14,12 +14,15 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from service.agreement import Agreement, ToWorker
 from service.app import create_app
 from service.keys import KeysError
 from service.lineup import Lineup
 from service.log import LOGGER, configure
+from service.meters import Folder, Meters, forget_gauges
+from service.metrics import restarts_of
 from service.models import ModelsError
 from service.server import Server
 from service.settings import Settings
@@ -36,15 +39,17 @@ def serve(
     parent_pid: int | None = None,
     supervisor: Connection | None = None,
     lineup: Lineup | None = None,
+    metrics_folder: Path | None = None,
 ) -> None:
     """Serves in this process. Exits with 2 where a model cannot be loaded, or the keys cannot be read.
 
     ``lineup``: the models that other workers serve by now; None is what the settings say.
+    ``metrics_folder``: where all workers count; None where there is one.
     """
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
     try:
-        app = create_app(settings, supervisor)
+        app = create_app(settings, supervisor, metrics_folder)
         service: Service = app.state.service
         # Before the socket listens: a replica that accepts connections can answer them.
         service.models.load(lineup)
@@ -84,6 +89,9 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}  # by place; a worker that replaces another has its place
         self._to_start: dict[int, float] = dict.fromkeys(range(settings.workers), 0.0)  # and when
         self._told = False
+        self._folder = Folder()
+        self._meters = Meters(self._folder.path, os.getpid())
+        self._restarts = restarts_of(self._meters)
         self._agreement = Agreement(self._send, timeout_s=settings.load_timeout_s, is_stuck=self._kill)
 
     def run(self) -> int:
@@ -120,8 +128,17 @@ class Supervisor:
                 continue
             del self._to_start[place]
             pipe, theirs = self._context.Pipe()
-            arguments = (self._settings, self._sock, os.getpid(), theirs, self._agreement.lineup)
-            process = self._context.Process(target=serve, args=arguments)
+            process = self._context.Process(
+                target=serve,
+                args=(
+                    self._settings,
+                    self._sock,
+                    os.getpid(),
+                    theirs,
+                    self._agreement.lineup,
+                    self._folder.path,
+                ),
+            )
             process.start()
             theirs.close()  # so that ours tells when the worker is gone
             self._workers[place] = _Worker(process, pipe)
@@ -148,6 +165,9 @@ class Supervisor:
         worker.pipe.close()
         process = worker.process
         log.error("a worker died", extra={"fields": {"pid": process.pid, "exit_code": process.exitcode}})
+        assert process.pid is not None  # it was started
+        forget_gauges(self._folder.path, process.pid)
+        self._restarts.add()
         self._to_start[place] = time.monotonic() + _RESTART_AFTER_S
         self._agreement.leave(place)
 
@@ -166,4 +186,6 @@ class Supervisor:
         # One that was told before it could listen had nothing to finish.
         if code == 0 and any(process.exitcode not in (0, -signal.SIGTERM) for process in processes):
             code = 1
+        self._meters.close()
+        self._folder.delete()
         return code

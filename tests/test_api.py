@@ -302,9 +302,9 @@ def test_the_examples_of_answers_are_of_the_schema(document):
     TagLineResponse.model_validate_json(answer)
     TagLineProblem.model_validate_json(problem)
     examples = {
-        o["operationId"]: o["responses"]["200"]["content"]["application/json"]["example"]
+        o["operationId"]: content["application/json"]["example"]
         for _, _, o in operations(document)
-        if o["operationId"] != "tag_stream"
+        if "application/json" in (content := o["responses"]["200"]["content"])
     }
     TagResponse.model_validate(examples["tag"])
     ModelList.model_validate(examples["list_models"])
@@ -357,4 +357,5 @@ def test_the_curl_commands_of_the_page_work(service):
         told = command.replace("/models/en-person", "/models/tiny") + " -sS --fail-with-body"
         done = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        assert [json.loads(line) for line in done.stdout.splitlines()]
+        if not command.endswith("/metrics"):
+            assert [json.loads(line) for line in done.stdout.splitlines()]

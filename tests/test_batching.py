@@ -74,6 +74,7 @@ async def test_results_come_back_in_the_order_of_the_request():
         assert await queue.submit([]) == []
 
 
+@settings(deadline=None)
 @given(
     requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=40), min_size=1, max_size=8),
     budget=st.integers(1, 200),

@@ -1,0 +1,37 @@
+"""What becomes known of a request while it is answered, for its line in the access log.
+
+Any step can reach them without being handed them: ``facts()`` are those of the request under way.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Facts:
+    """Never submitted text. Whoever learns one of these sets it."""
+
+    request_id: str = ""
+    method: str = ""
+    path: str = ""  # its template: "/v1/models/{name}"
+    trace_id: str = ""  # of the W3C traceparent, if there was one
+    model: str = ""  # name@version
+    key: str = ""  # the name of the API key, never the key
+    problem: str = ""  # the code, where the answer is one
+    n_sentences: int = 0
+    n_tokens: int = 0
+
+
+_UNDER_WAY: ContextVar[Facts] = ContextVar("facts")
+
+
+def begin(facts: Facts) -> None:
+    """From now on, in this task and in those that it starts, these are the facts."""
+    _UNDER_WAY.set(facts)
+
+
+def facts() -> Facts:
+    """Those of the request under way; some that nobody reads where there is none."""
+    return _UNDER_WAY.get(None) or Facts()
