@@ -170,6 +170,8 @@ def started(
     finally:
         server.kill()
         reader.join(5)
+        if process.stderr and not reader.is_alive():
+            process.stderr.close()
 
 
 def nametag(
