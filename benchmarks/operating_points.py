@@ -296,7 +296,7 @@ def plot(measured: Sequence[Measured]) -> str:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     # The report's own look, which has one place.
-    from training.report import _CSS, _FAINT, _FIRST, _INK, _SECOND, _STYLE, _axes, _svg
+    from training.report import _FAINT, _FIRST, _INK, _SECOND, _STYLE, _axes, _svg
 
     base = next((one for one in measured if one.key == BASE), None)
     with matplotlib.rc_context(_STYLE):
@@ -330,7 +330,13 @@ def plot(measured: Sequence[Measured]) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         markup = _svg(figure, "Accuracy against speed: F1 of persons over words a second")
-    # By itself, and not in the report's page, it brings its name spaces and the page's colours.
+    return standalone(markup)
+
+
+def standalone(markup: str) -> str:
+    """A figure of the report's page as a file of its own: with its name spaces and the page's colours."""
+    from training.report import _CSS
+
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     colours = _CSS[: _CSS.index("* {")].strip()
     opened, rest = markup.split(">", 1)

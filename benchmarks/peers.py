@@ -17,7 +17,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -108,7 +108,8 @@ class Presidio:
         engine = provider.create_engine()
         analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=["en"])
         self.batches = BatchAnalyzerEngine(analyzer)
-        nlp: Any = engine.get_nlp("en")  # type: ignore[attr-defined]
+        spacys: Any = engine  # get_nlp is not in the base class
+        nlp = spacys.get_nlp("en")
         self.about = {
             "name": "Presidio, on spaCy en_core_web_sm",
             "versions": {name: version(name) for name in ("presidio_analyzer", "spacy", SPACY_MODEL)},
@@ -158,4 +159,5 @@ def serve(system: System, requests: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     # Libraries print what they like; only answers may reach the pipe.
     pipe, sys.stdout = sys.stdout, sys.stderr
-    serve({"spacy": Spacy, "presidio": Presidio}[sys.argv[1]](), sys.stdin, pipe)
+    systems: dict[str, Callable[[], System]] = {"spacy": Spacy, "presidio": Presidio}
+    serve(systems[sys.argv[1]](), sys.stdin, pipe)

@@ -76,6 +76,12 @@ class _Writer:
                 return f"{p.given} {p.more[0]} {p.family}"
             if form < 0.21:
                 return f"{p.given} {p.family}-{p.more[1]}"
+            if form < 0.25:
+                return f"{p.given} {self._of('particle')} {p.family}"
+            if form < 0.28:
+                return f"{p.given} {p.family} {p.more[1]}"
+            if form < 0.29:
+                return f"{p.given} {p.family} {self._of('particle')} {p.more[1]}"
             return f"{p.given} {p.family}"
         if slot in ("given", "family"):
             return str(getattr(p, slot))
