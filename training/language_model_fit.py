@@ -1,8 +1,7 @@
 """Raw text in, a trained language model and its perplexity on held-out documents out.
 
-Every sentence is read by itself, as it will be when it is scored or made. (Reading on over contiguous
-text with a carried state, truncated back-propagation through time, was no better on held-out text
-even where the state was carried there too: LABBOOK.md.)
+Every sentence is read by itself, as it will be when it is scored or made; not contiguous text with a
+carried state (truncated back-propagation through time), whose state no lone sentence has.
 """
 
 from __future__ import annotations
