@@ -92,9 +92,10 @@ class Place(Generic[Item, Result]):
 def _similar(shorter: int, longer: int) -> bool:
     """Whether padding one to the other's length is cheaper than another batch.
 
-    Up to about 32 tokens a batch's fixed costs outweigh the padding; beyond, half may be padding.
+    Measured with en-person, sentences of Wikipedia and 32 requests waiting: 18.0 us a word like this,
+    22.7 with 2 * shorter + 32, where 44 % of a batch was padding, and 20.0 with 1.2 * shorter + 2.
     """
-    return longer <= 2 * shorter + 32
+    return longer <= 1.25 * shorter + 4
 
 
 class Observer(Protocol):

@@ -25,7 +25,7 @@ from service.problems import ClientGone, Problem
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _REQUEST_ID = b"x-request-id"
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 # W3C Trace Context, section 3.2; all zeros are no id. Versions to come may append more.
 _TRACEPARENT = re.compile(
@@ -94,7 +94,7 @@ class Edge:
                 request_id = value
             elif name == b"traceparent":
                 traceparent = value
-        if not _SANE_ID.fullmatch(request_id):
+        if not SANE_ID.fullmatch(request_id):
             request_id = os.urandom(12).hex().encode()
         facts = Facts(request_id.decode(), scope["method"])
         if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):

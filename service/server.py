@@ -1,4 +1,5 @@
-"""uvicorn, with what it lacks: deadlines for a request's head, problems for bad HTTP, and draining."""
+"""uvicorn, with what it lacks: deadlines for a request's head, problems for bad HTTP, cheap refusals,
+and draining."""
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.log import LOGGER
 from service.metrics import Metrics
 from service.problems import MEDIA_TYPE
+from service.refusal import Refusal
 from service.settings import Settings
 from service.state import Service
+from service.tag import PATH as TAG_PATH
 
 log = logging.getLogger(LOGGER)
 
@@ -38,6 +41,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     receive_timeout_s = 30.0
     metrics: Metrics
+    refusal: Refusal
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +59,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_between_requests():
+            refused = self.refusal.of(data, self.server_state.default_headers)
+            if refused is not None:
+                self._refuse_at_once(refused)
+                return
         super().data_received(data)
         if self._is_reading_head:
             self._n_head_bytes += len(data)
@@ -64,6 +73,21 @@ class ImpatientProtocol(HttpToolsProtocol):
                 self._watch()
         elif self._deadline is not None and not self._is_reading_body:
             self._unwatch()
+
+    def _is_between_requests(self) -> bool:
+        """All that came was answered, and the client has taken it."""
+        has_begun = self._n_head_bytes if self._is_reading_head else self._is_reading_body
+        is_idle = self.cycle is None or self.cycle.response_complete
+        return is_idle and not has_begun and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _refuse_at_once(self, answer: bytes) -> None:
+        self._unwatch()
+        self._unset_keepalive_if_required()
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -128,6 +152,7 @@ class Server(uvicorn.Server):
 
         class Protocol(ImpatientProtocol):
             receive_timeout_s = settings.receive_timeout_s
+            refusal = Refusal(service, TAG_PATH)
             metrics = service.metrics
 
         super().__init__(

@@ -140,7 +140,7 @@ class Settings:
         1_000_000, _whole(1), "characters of one document, or of one sentence given as a string"
     )
     max_request_tokens: int = _setting(1_000_000, _whole(1), "tokens of all of one request's sentences")
-    max_queue_requests: int = _setting(1_024, _whole(1), "requests accepted and not yet answered")
+    max_queue_requests: int = _setting(512, _whole(1), "requests accepted and not yet answered")
     max_queue_bytes: int = _setting(128 * MIB, _whole(1), "body bytes of requests not yet answered")
     # Twice the largest request, so that others are still let in while that one is computed.
     max_queue_tokens: int = _setting(2_000_000, _whole(1), "tokens accepted and not yet tagged, per model")

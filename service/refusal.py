@@ -1,0 +1,83 @@
+"""A whole request's bytes in, the 429 for it out: what a full service says with next to no work.
+
+Past its capacity a service spends its time on refusing: the more is asked, the less is answered.
+Through the HTTP parser, a task and the application a refusal costs a quarter of an answer; here it
+costs a pattern and a write. What is not plainly one whole request of the busiest endpoint goes the
+ordinary way, which refuses it too (service/admission.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable
+
+import orjson
+
+from service.admission import overloaded
+from service.edge import SANE_ID, log_access
+from service.facts import Facts
+from service.problems import MEDIA_TYPE, RETRY_AFTER_S
+from service.state import Service
+
+# Headers that change how a request is to be read or answered; with one of them, it is not plain.
+_ELSE = rb"connection|transfer-encoding|expect|upgrade|origin|traceparent|content-length"
+_HEADERS = rb"(?:(?!(?:" + _ELSE + rb"):)[a-z0-9-]+:[\t -~]*\r\n)*"
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]*)[ \t]*\r\n", re.IGNORECASE)
+
+
+class Refusal:
+    """Of one endpoint of one service: POST ``path``."""
+
+    def __init__(self, service: Service, path: str) -> None:
+        self._service = service
+        self._path = path
+        self._whole = re.compile(
+            rb"POST " + re.escape(path.encode()) + rb" HTTP/1\.1\r\n" + _HEADERS
+            + rb"content-length:[ \t]*(\d{1,15})[ \t]*\r\n" + _HEADERS + rb"\r\n",
+            re.IGNORECASE,
+        )  # fmt: skip
+        admission = service.admission
+        self._problem = overloaded(
+            "requests", "max_queue_requests", admission.max_requests, admission.max_requests
+        )
+        self._json = orjson.dumps({**self._problem.as_json(), "request_id": ""})[:-2]
+        self._head = (
+            "HTTP/1.1 429 Too Many Requests\r\n"
+            f"retry-after: {RETRY_AFTER_S}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+        ).encode()
+        self._logs = service.settings.access_log == "on"
+
+    def of(self, data: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes | None:
+        """The refusal of the request that ``data`` is; None where it is to go the ordinary way.
+
+        ``headers``: those that the server adds to every answer.
+        """
+        service = self._service
+        admission = service.admission
+        if admission.n_requests < admission.max_requests or service.keys is not None:
+            return None
+        if service.is_draining or not service.is_started:
+            return None
+        started = time.perf_counter()
+        match = self._whole.match(data)
+        if match is None or int(match[1]) != len(data) - match.end():
+            return None
+        asked = _REQUEST_ID.search(data, 0, match.end())
+        is_sane = asked is not None and SANE_ID.fullmatch(asked[1])
+        request_id = asked[1] if asked and is_sane else os.urandom(12).hex().encode()
+        content = b'%s%s"}' % (self._json, request_id)
+        service.metrics.rejected(self._problem)
+        seconds = time.perf_counter() - started
+        service.metrics.answered("POST", self._path, 429, seconds)
+        if self._logs:
+            facts = Facts(request_id.decode(), "POST", self._path, problem=self._problem.code)
+            log_access(facts, 429, seconds)
+        return b"%s%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
+            self._head,
+            b"".join([b"%s: %s\r\n" % header for header in headers]),
+            len(content),
+            request_id,
+            content,
+        )
