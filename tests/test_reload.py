@@ -291,10 +291,11 @@ def test_a_load_that_takes_too_long_is_given_up_and_the_next_one_works(folders, 
             check_problem(answer, 503, "load-aborted")
             assert answer.headers["retry-after"]
             held.wait_for_a_reader()
-            held.let_go()  # what was given up is not served, though it ends well
+            held.let_go()  # what was given up is neither served nor kept, though it ends well
+            until(lambda: "load" not in {thread.name for thread in threading.enumerate()})
             assert loaded(service.client) == ["tiny@1*"]
-            while change(service.client, "load", path="tiny-3").status_code == 503:
-                pass  # the thread may be busy with the old one for a moment
+            assert service.service.switch._new is None
+            until(lambda: change(service.client, "load", path="tiny-3").status_code != 503)
             assert loaded(service.client) == ["tiny@3*", "tiny@1"]
     finally:
         shutil.rmtree(folders / "held-two")
