@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -18,15 +19,26 @@ from service.problems import Problem
 from service.settings import Settings
 from service.state import Service
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings, metrics_folder: Path | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, metrics_folder: Path | None = None, tracing: Tracing | None = None
+) -> FastAPI:
     """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service.
 
     ``metrics_folder``: where all processes of the service count; None where this is the only one.
+    ``tracing``: by default what the settings say.
     """
     service = Service(settings, metrics_folder)
+    if tracing is None and settings.otel == "on":
+        from service.tracing import Tracing
+
+        tracing = Tracing()
+    service.metrics.tracing = tracing
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,6 +49,8 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> FastAP
         finally:
             sampling.cancel()
             await service.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Nametag",
@@ -46,6 +60,8 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> FastAP
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own spans hold paths and queries, and its records messages of exceptions.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lifespan,
     )
     app.state.service = service
@@ -58,6 +74,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> FastAP
         straight={tag.PATH: tag.endpoint(service)},
         metrics=service.metrics,
         logs_access=settings.access_log == "on",
+        tracing=tracing,
     )
     openapi.complete(app)
     return app

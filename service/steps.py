@@ -147,7 +147,7 @@ async def tagged(
     if not items:
         return [_EMPTY] * len(cuts)
     with _said_as_problems():
-        answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
+        answers = await _unless_gone(model.batcher.submit(items, deadline, facts()), receive)
     _count(model, items, answers)
     if len(items) == len(cuts):
         return answers
