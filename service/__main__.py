@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 from model.backend import usable_cpus
 from service.app import VERSION
@@ -48,6 +49,9 @@ def main(arguments: list[str]) -> int:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         print(f"nametag: {error}", file=sys.stderr)
+        return 2
+    if settings.otel == "on" and find_spec("opentelemetry") is None:
+        print("nametag: NAMETAG_OTEL is 'on': pip install 'nametag[otel]' first", file=sys.stderr)
         return 2
     settings = replace(settings, workers=settings.workers or usable_cpus())
     configure(settings.log_level)

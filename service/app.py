@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -20,18 +21,29 @@ from service.problems import Problem
 from service.settings import Settings
 from service.state import Service
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 VERSION = "0.1.0"
 
 
 def create_app(
-    settings: Settings, supervisor: Connection | None = None, metrics_folder: Path | None = None
+    settings: Settings,
+    supervisor: Connection | None = None,
+    metrics_folder: Path | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service.
 
     ``supervisor``: see Service. ``metrics_folder``: where all processes of the service count; None
-    where this is the only one.
+    where this is the only one. ``tracing``: by default what the settings say.
     """
     service = Service(settings, supervisor, metrics_folder)
+    if tracing is None and settings.otel == "on":
+        from service.tracing import Tracing
+
+        tracing = Tracing()
+    service.metrics.tracing = tracing
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -42,6 +54,8 @@ def create_app(
         finally:
             sampling.cancel()
             await service.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Nametag",
@@ -51,6 +65,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own spans hold paths and queries, and its records messages of exceptions.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lifespan,
     )
     app.state.service = service
@@ -65,6 +81,7 @@ def create_app(
         metrics=service.metrics,
         keys=service.keys,
         logs_access=settings.access_log == "on",
+        tracing=tracing,
     )
     if settings.cors_origins:
         # Outside of Edge: a preflight carries no key, and a page may read why it was refused.

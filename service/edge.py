@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,6 +22,9 @@ from service.keys import OPEN_PATHS, Keyring
 from service.log import ACCESS, LOGGER, place_of, write_access
 from service.metrics import Metrics
 from service.problems import ClientGone, Problem
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -76,12 +80,14 @@ class Edge:
         keys: Keyring | None = None,
         *,
         logs_access: bool,
+        tracing: Tracing | None = None,
     ) -> None:
         self.app = app
         self.keys = keys
         self.straight = straight
         self.metrics = metrics
         self.logs_access = logs_access
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,6 +105,8 @@ class Edge:
         facts = Facts(request_id.decode(), scope["method"])
         if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):
             facts.trace_id = parsed[1].decode()
+        if self.tracing is not None:
+            self.tracing.begin(facts, scope["headers"])
         begin(facts)
         endpoint = self.straight.get(scope["path"]) if scope["method"] == "POST" else None
         status = 0  # until the answer has begun
@@ -147,6 +155,8 @@ class Edge:
             if not is_counted:
                 status = CLIENT_GONE
                 count(status)
+            if self.tracing is not None:
+                self.tracing.end(facts, status)
             if self.logs_access:
                 log_access(facts, status, time.perf_counter() - started)
 

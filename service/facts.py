@@ -5,8 +5,11 @@ Any step can reach them without being handed them: ``facts()`` are those of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -22,8 +25,15 @@ class Facts:
     problem: str = ""  # the code, where the answer is one
     n_sentences: int = 0
     n_tokens: int = 0
+    span: Any = None  # OpenTelemetry's, where spans are made
+    make_step: Callable[[Facts, str], AbstractContextManager[None]] | None = None
+
+    def step(self, name: str) -> AbstractContextManager[None]:
+        """A block that is one step of the answer: a span, where spans are made."""
+        return _NO_SPAN if self.make_step is None else self.make_step(self, name)
 
 
+_NO_SPAN = nullcontext()
 _UNDER_WAY: ContextVar[Facts] = ContextVar("facts")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from service.batching import Place
+from service.batching import Observer, Place
 from service.meters import ROWS, SECONDS, Counter, Folder, Gauge, Histogram, Meters, exposition
 from service.problems import Problem
 
@@ -89,6 +89,25 @@ class ModelMetrics:
         self._persons.add(n_persons)
 
 
+class Observers:
+    """Several, told of the same."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def waited(self, caller: object, seconds: float) -> None:
+        for each in self._observers:
+            each.waited(caller, seconds)
+
+    def computed(self, batch: Sequence[Place[Any, Any]], seconds: float) -> None:
+        for each in self._observers:
+            each.computed(batch, seconds)
+
+    def failed(self, batch: Sequence[Place[Any, Any]], seconds: float) -> None:
+        for each in self._observers:
+            each.failed(batch, seconds)
+
+
 class Metrics:
     """Of one process. But for ModelMetrics' observer, belongs to one thread.
 
@@ -103,6 +122,7 @@ class Metrics:
         self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._rejections: dict[tuple[str, str], Counter] = {}
         self._models: dict[str, ModelMetrics] = {}
+        self.tracing: Observer | None = None  # is told of batches, too
         self._served: dict[Serving, Gauge] = {}
         self._in_progress = meters.gauge(
             "nametag_requests_in_progress", "Requests being answered, their bodies still arriving or queued"
@@ -153,6 +173,11 @@ class Metrics:
         if model not in self._models:
             self._models[model] = ModelMetrics(self._meters, model)
         return self._models[model]
+
+    def observer_of(self, model: str) -> Observer:
+        """For the model's batcher."""
+        counts = self.of_model(model)
+        return counts if self.tracing is None else Observers((counts, self.tracing))
 
     def queues(self, now: Mapping[str, tuple[int, int]]) -> None:
         """The requests and tokens that wait now, by model; where one is gone, nothing does."""

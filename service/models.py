@@ -77,7 +77,7 @@ class ServedModel:
             max_queue_tokens=settings.max_queue_tokens,
             is_out_of_memory=_is_out_of_memory,
             free_memory=tagger.backend.free_memory,
-            observer=self.metrics,
+            observer=metrics.observer_of(self.reference),
             name=f"tagger-{self.name}",
         )
 

@@ -170,6 +170,10 @@ class Settings:
         "a line for each request, of level info; of level debug for /livez, /readyz and /metrics",
     )
 
+    otel: str = _setting(
+        "off", _one_of(("on", "off")), "OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says"
+    )
+
     def __post_init__(self) -> None:
         for least, most in (
             ("max_sentence_tokens", "max_request_tokens"),

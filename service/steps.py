@@ -146,7 +146,7 @@ async def tagged(
     if not items:
         return for_each(cuts, [], model)
     with said_as_problems():
-        answers = await _unless_gone(model.batcher.submit(items, deadline), receive)
+        answers = await _unless_gone(model.batcher.submit(items, deadline, facts()), receive)
     return for_each(cuts, answers, model)
 
 

@@ -26,6 +26,7 @@ from model.head import Tagged
 from service.admission import Hold
 from service.body import JSON, check_content_type
 from service.edge import Endpoint, bug
+from service.facts import facts
 from service.lines import Incoming, Line, Lines
 from service.models import ServedModel
 from service.openapi import REQUEST_ID_HEADER, TIMEOUT_HEADER, answers, lines_of
@@ -264,7 +265,7 @@ class Stream:
         )
         with said_as_problems():
             await batcher.room(n_tokens)
-            future = batcher.submit(items, time.monotonic() + self._timeout_s)
+            future = batcher.submit(items, time.monotonic() + self._timeout_s, facts())
         window.add_queued(n_tokens)
         future.add_done_callback(lambda _: window.remove_queued(n_tokens))
         return Queued(cuts, asked.offset_unit, model, future)

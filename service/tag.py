@@ -15,6 +15,7 @@ from starlette.responses import Response
 from model.head import Tagged
 from service.body import check_content_type, read_body
 from service.edge import Endpoint, JsonResponse
+from service.facts import facts
 from service.models import ServedModel
 from service.offsets import Table, table_of
 from service.openapi import answers, json_body
@@ -137,11 +138,14 @@ def endpoint(service: Service) -> Endpoint:
             del body
             model = service.model(asked.model)
             check_room(model)
-            cuts = await off_loop(service, is_small, lambda: cuts_of(asked, model, settings))
+            known = facts()
+            with known.step("cut"):
+                cuts = await off_loop(service, is_small, lambda: cuts_of(asked, model, settings))
             answers = await tagged(cuts, model, asked.threshold, deadline, request.receive)
-            content = await off_loop(
-                service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)
-            )
+            with known.step("write"):
+                content = await off_loop(
+                    service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)
+                )
             return JsonResponse(content)
 
     return tag

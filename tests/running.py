@@ -75,10 +75,10 @@ class Gate:
 
 
 @contextmanager
-def running(*models: Path, **settings: Any) -> Iterator[Running]:
+def running(*models: Path, tracing: Any = None, **settings: Any) -> Iterator[Running]:
     """The service with these settings, until the block ends."""
     chosen = Settings(port=0, model=models, device="cpu", **{"drain_delay_s": 0.0, **settings})
-    app = create_app(chosen)
+    app = create_app(chosen, tracing=tracing)
     started = threading.Event()
 
     class Announced(Server):
