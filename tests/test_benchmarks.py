@@ -26,7 +26,8 @@ from training.metrics import SpanScores
 @pytest.mark.parametrize("share", [0.001, 0.25, 0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 10, 101])
 def test_a_percentile_is_numpys_by_inverted_distribution_function(n, share):
-    values = [Random(n).uniform(0, 9) for _ in range(n)]
+    random = Random(n)
+    values = [random.uniform(0, 9) for _ in range(n)]
     assert percentile(values, share) == np.percentile(values, 100 * share, method="inverted_cdf")
 
 
