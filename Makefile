@@ -5,17 +5,21 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
+PEERS ?= .venv-peers
+MINUTES ?= 30
 MODEL ?=
 CORPUS := training/people
 # A CPU build of torch, so that nobody downloads gigabytes of CUDA to run the tests.
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help serve test check train clean
+.PHONY: help serve test check train bench soak clean
 help:
 	@echo "make serve [PORT=8000] [MODEL=artefacts/en-person]   serve the model at http://$(HOST):$(PORT)"
 	@echo "make test                                            linters, types and the whole test suite"
 	@echo "make train                                           train, score and report on the small corpus"
+	@echo "make bench                                           load, beside spaCy and Presidio: 12 minutes"
+	@echo "make soak [MINUTES=30]                               misuse the service, and 100,000 broken requests"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,5 +60,18 @@ train: $(VENV)/.training
 	  --train-files $(CORPUS)/train.jsonl --report runs/people/report.html
 	@echo "serve it with: make serve MODEL=runs/people/model"
 
+# The peers have an environment of their own, so that ours stays what everybody installs.
+$(PEERS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --editable ".[bench]"
+	@touch $@
+
+bench: $(VENV)/.training $(PEERS)/.ready
+	$(VENV)/bin/python benchmarks/load.py --peer-python $(PEERS)/bin/python --out runs/load
+
+soak: $(VENV)/.training
+	$(VENV)/bin/python benchmarks/soak.py --minutes $(MINUTES) --out runs/soak
+	$(VENV)/bin/python benchmarks/fuzz.py --out runs/fuzz
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ streams too. Every answer is compared, sentence by sentence, with what the Tagge
 process of that sentence alone: equal labels, and scores within 1e-4. Wrong is:
 
     another status than expected, 500 above all      another answer
+    refusals (429, 503, 504), if more than 1 %       no answer at all
     a connection lost, unless a worker was killed    submitted text in the log, or an error there
     memory that grows by more than 1 MB a minute     another exit code than 0 at the end
 
@@ -25,10 +26,10 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not what is beside it
@@ -48,9 +49,10 @@ CANARY = "Lovelace"  # a name in many of the odd inputs: it must not be in the l
 # those that came late warm up.
 _CHAOS_SHARE, _WARM_SHARE = 0.3, 0.5
 _SAMPLE_S = 1.0
-_ANSWER_S = 90.0  # no answer for so long is one lost
+_ANSWER_S = 90.0  # more than the deadline that the service itself keeps
 
 Labelled = list[tuple[str, str, float]]  # token, label, score
+Value = TypeVar("Value")
 _GONE = (ConnectionError, asyncio.IncompleteReadError)
 
 
@@ -134,12 +136,15 @@ class Soak:
             self.ledger.skipped.append(STREAM)
         self._began = time.monotonic()
         works = [self._repeat(actor, Random(f"{self._seed} {i}")) for i, actor in enumerate(actors)]
-        await asyncio.gather(*works, self._kill_now_and_then(), self._watch_memory())
+        watching = asyncio.create_task(self._watch_memory())
+        await asyncio.gather(*works, self._kill_now_and_then())
+        watching.cancel()
+        self._sample_memory()
 
     async def _paths(self) -> set[str]:
         reader, writer = await connect(self.server.port)
         writer.write(http("GET", "/openapi.json"))
-        answer = await read_answer(reader)
+        answer = await in_time(read_answer(reader))
         writer.close()
         return set(json.loads(answer.body)["paths"])
 
@@ -149,7 +154,7 @@ class Soak:
             opened_s = self.now_s()
             what = actor.__name__.strip("_").replace("_", " ")
             try:
-                await asyncio.wait_for(actor(random), _ANSWER_S)
+                await actor(random)
             except _GONE:
                 self.ledger.losses.append(Loss(what, opened_s, self.now_s()))
             except TimeoutError:
@@ -171,7 +176,9 @@ class Soak:
             for _ in range(random.randint(1, 200 // n + 1)):
                 asked = random.sample(self.sentences, n)
                 writer.write(texts.tag_request(asked))
-                self._check(what, await read_answer(reader), [self.oracle.sentence(s) for s in asked])
+                self._check(
+                    what, await in_time(read_answer(reader)), [self.oracle.sentence(s) for s in asked]
+                )
                 if self.now_s() > self.seconds:
                     break
         finally:
@@ -187,7 +194,7 @@ class Soak:
         reader, writer = await connect(self.server.port)
         try:
             writer.write(request)
-            return await read_answer(reader)
+            return await in_time(read_answer(reader))
         finally:
             writer.close()
 
@@ -226,7 +233,7 @@ class Soak:
         reader, writer = await connect(self.server.port)
         writer.write(texts.tag_request(random.choices(self.sentences, k=random.choice((1, 32, 1_000)))))
         if random.random() < 0.5:
-            await reader.read(100)
+            await in_time(reader.read(100))
         else:
             await asyncio.sleep(random.uniform(0, 0.2))
         self._hang_up(writer, random)
@@ -248,7 +255,7 @@ class Soak:
             for at in range(0, len(request), step):
                 writer.write(request[at : at + step])
                 await asyncio.sleep(random.uniform(0, 0.15))
-            answer = await read_answer(reader)
+            answer = await in_time(read_answer(reader))
         finally:
             writer.close()
         self._check("slow writer", answer, [self.oracle.sentence(s) for s in asked])
@@ -258,12 +265,12 @@ class Soak:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1 << 12)
         try:
             writer.write(texts.tag_request(asked))
-            head = await reader.readuntil(b"\r\n\r\n")
+            head = await in_time(reader.readuntil(b"\r\n\r\n"))
             n_left = int(head.lower().partition(b"content-length:")[2].split()[0])
             parts = []
             while n_left:
                 await asyncio.sleep(0.002)
-                parts.append(await reader.read(min(n_left, 1 << 14)))
+                parts.append(await in_time(reader.read(min(n_left, 1 << 14))))
                 if not parts[-1]:
                     raise asyncio.IncompleteReadError(b"", n_left)
                 n_left -= len(parts[-1])
@@ -299,16 +306,28 @@ class Soak:
             youngest = worker_pids(self.server)[-1]
             self.ledger.kills_s.append(self.now_s())
             os.kill(youngest, signal.SIGKILL)
-            while len(self.server.ready) == n_before and self.now_s() < self.seconds:
+            while len(self.server.ready) == n_before:
+                if self.now_s() > self.ledger.kills_s[-1] + _ANSWER_S:
+                    self.ledger.fail(f"no worker came within {_ANSWER_S:g} seconds after one was killed")
+                    return
                 await asyncio.sleep(0.1)
 
     async def _watch_memory(self) -> None:
-        while (now := self.now_s()) < self.seconds:
-            for pid in worker_pids(self.server):
-                if (rss := servers.rss_bytes(pid)) is not None:
-                    self.memory.times_s[pid].append(now)
-                    self.memory.rss_bytes[pid].append(rss)
+        while True:
+            self._sample_memory()
             await asyncio.sleep(_SAMPLE_S)
+
+    def _sample_memory(self) -> None:
+        now = self.now_s()
+        for pid in worker_pids(self.server):
+            if (rss := servers.rss_bytes(pid)) is not None:
+                self.memory.times_s[pid].append(now)
+                self.memory.rss_bytes[pid].append(rss)
+
+
+async def in_time(work: Coroutine[Any, Any, Value]) -> Value:
+    """Raises TimeoutError where the service leaves it without an end."""
+    return await asyncio.wait_for(work, _ANSWER_S)
 
 
 def worker_pids(server: servers.Server) -> list[int]:

@@ -26,7 +26,8 @@ from training.metrics import SpanScores
 @pytest.mark.parametrize("share", [0.001, 0.25, 0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 10, 101])
 def test_a_percentile_is_numpys_by_inverted_distribution_function(n, share):
-    values = [Random(n).uniform(0, 9) for _ in range(n)]
+    random = Random(n)
+    values = [random.uniform(0, 9) for _ in range(n)]
     assert percentile(values, share) == np.percentile(values, 100 * share, method="inverted_cdf")
 
 
@@ -234,7 +235,19 @@ def test_a_connection_may_be_lost_only_while_a_worker_is_killed():
     assert Loss("single", 9.0, 10.5).is_excused(kills_s)
     assert not Loss("single", 10.5, 11.0).is_excused(kills_s)  # opened after it
     assert not Loss("single", 9.0, 9.5).is_excused(kills_s)
-    assert not Loss("single", 9.0, 16.0).is_excused(kills_s)  # long after it
+    assert Loss("slow writer", 19.0, 40.0).is_excused(kills_s)  # noticed late
+
+
+def test_a_soak_forgives_a_refusal_and_not_many():
+    ledger = Ledger()
+    for _ in range(99):
+        ledger.answered("single", 200, 200)
+    assert not ledger.answered("single", 504, 200)
+    assert verdict(ledger, memory_of(a=0.0), 600.0, 240.0)["passed"]
+    assert not ledger.answered("single", 429, 200)
+    assert verdict(ledger, memory_of(a=0.0), 600.0, 240.0)["failures"] == [
+        "2 of 101 refused: at most 1% is expected"
+    ]
 
 
 def memory_of(**mb_per_s):
