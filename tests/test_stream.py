@@ -243,6 +243,8 @@ def test_a_stream_counts_as_a_request(tiny_artefact):
             service.refused(429, "overloaded", json={"text": "Ann"})
             stream.send(b"")
             assert list(stream.answers()) == []
+        while service.service.admission.n_requests:  # its place is given back after its last byte
+            pass
         assert service.tag(["Ann"])
 
 
