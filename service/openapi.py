@@ -19,7 +19,8 @@ TIMEOUT_HEADER: Object = {
     "name": "X-Request-Timeout",
     "in": "header",
     "required": False,
-    "description": "Seconds in which the answer must be there, else 504. Capped by the service.",
+    "description": "Seconds in which the answer must be there, else 504. Capped by the service; less than "
+    "0.2 counts as that.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 REQUEST_ID_HEADER: Object = {

@@ -128,7 +128,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             + b"connection: close\r\n\r\n"
             + content
         )
-        self.transport.close()
+        self._close()
 
     def _watch(self) -> None:
         self._unwatch()
@@ -141,7 +141,15 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # A request before what is refused may still be under way: from now on its client is gone, and
+        # not only when the loop says so, or its answer would be written to a closed connection.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
 
 class Server(uvicorn.Server):

@@ -26,6 +26,8 @@ from service.state import Service
 from service.steps import INLINE_CHARS, Cut, check_room, cut_document, cut_sentences, off_loop, tagged
 
 PATH = "/v1/tag"
+# Shorter deadlines count as this: a busy machine may take as long for nothing at all.
+LEAST_TIMEOUT_S = 0.2
 # A long answer is made of parts, so that neither memory nor the GIL is held for the whole of it.
 _PART_TOKENS = 5_000
 
@@ -70,7 +72,7 @@ ANSWER_EXAMPLE = {
 
 
 def timeout_s(headers: dict[bytes, bytes], settings: Settings) -> float:
-    """How long the request may take: what X-Request-Timeout asks for, capped, or the default."""
+    """How long the request may take: what X-Request-Timeout asks for, within limits, or the default."""
     asked = headers.get(b"x-request-timeout")
     if asked is None:
         return settings.request_timeout_s
@@ -80,7 +82,7 @@ def timeout_s(headers: dict[bytes, bytes], settings: Settings) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise Problem("invalid-timeout", "X-Request-Timeout: a number of seconds above 0 is expected")
-    return min(seconds, settings.max_request_timeout_s)
+    return min(max(seconds, LEAST_TIMEOUT_S), settings.max_request_timeout_s)
 
 
 def cuts_of(asked: TagRequest, model: ServedModel, settings: Settings) -> list[Cut]:
