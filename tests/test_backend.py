@@ -203,11 +203,18 @@ def a_network(**shape):
     return BiRnnTagger(config, n_cased=30, n_lower=20, n_chars=10, n_labels=3).eval()
 
 
+def widths_of(weights):
+    """The settings that say how wide the tables are; one wider than the features was cut to them."""
+    names = {f"{name}_dim": f"words.{name}.weight" for name in ("cased", "lower")}
+    return {width: len(weights[key][0]) for width, key in names.items() if key in weights}
+
+
 @pytest.mark.parametrize("shape", [{}, {"lower_dim": 0}, {"cased_dim": 20}, {"cased_dim": WIDTH}], ids=str)
 @torch.inference_mode()
 def test_folding_the_tables_changes_no_feature(shape):
-    network, folded = a_network(**shape), a_network(**shape)
+    network = a_network(**shape)
     weights = {name: torch.from_numpy(value) for name, value in fold_tables(network).items()}
+    folded = a_network(**{**shape, **widths_of(weights)})
     folded.load_state_dict(weights, strict=True)
     cased, lower = torch.arange(30), torch.arange(30) % 20
     shapes, chars = cased % 8, torch.zeros(30, CHAR_WINDOW, dtype=torch.int64)
@@ -218,6 +225,19 @@ def test_folding_the_tables_changes_no_feature(shape):
     for name, parameter in network.state_dict().items():
         if not name.startswith(("words.cased", "words.lower", "words.projection.weight")):
             assert torch.equal(parameter, weights[name])
+
+
+@torch.inference_mode()
+def test_of_the_columns_those_are_kept_that_the_features_need_most():
+    network = a_network()
+    whole, cut = fold_tables(network), fold_tables(network, {"cased": 3})
+    assert cut["words.cased.weight"].shape == (30, 3)
+    assert cut["words.lower.weight"].shape == (20, 4)
+    np.testing.assert_array_equal(cut["words.cased.weight"], whole["words.cased.weight"][:, :3])
+    given = whole["words.cased.weight"] @ whole["words.projection.weight"][:, :5].T
+    kept = cut["words.cased.weight"] @ cut["words.projection.weight"][:, :3].T
+    left = np.linalg.svd(given, compute_uv=False)[3:]  # the least that any three columns leave out
+    np.testing.assert_allclose(np.linalg.norm(given - kept), np.linalg.norm(left), rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ sentences' lengths (``sequence_lens``), so padding is exact, and LSTM knows peep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from model.network import BiRnnTagger
 from model.tagger import Tagger
 
 OPSET = 17
+_COMMON = 50_000  # of a table's words, the first: it is in them that a column must matter
 Array = NDArray[np.float32]
 
 EXPECTED_SENTENCES = (
@@ -204,25 +205,32 @@ def sentences_graph(
     return g.model(inputs, x, ["T", "B", len(weights["output.bias"])])
 
 
-def fold_tables(network: BiRnnTagger) -> dict[str, Array]:
+def fold_tables(network: BiRnnTagger, columns: Mapping[str, int] | None = None) -> dict[str, Array]:
     """The network's weights, each word table turned into the axes that the projection reads.
 
-    With the projection's part W (D, d) = U S V', the table E becomes E V S and W becomes U: the
-    product stays E W'. The new columns come in order of what they matter to the features, so
-    that rounding a row to int8 costs least where it counts most.
+    Of the projection's part W (D, d), the table E becomes F Q and W becomes Q, where F = E W' is what
+    the words give the features, and Q (D, r) holds its principal axes: the product stays E W', and no
+    row is what it was. The columns come in order of what they matter, so that rounding a row to int8
+    costs least where it counts most. ``columns``: by table, how many of them are kept, at most min(D, d),
+    which is exact.
     """
     weights = {k: v.detach().cpu().float().numpy().copy() for k, v in network.state_dict().items()}
-    projection = weights["words.projection.weight"]
+    parts = []
     at = 0
     for name, width in (("cased", network.config.cased_dim), ("lower", network.config.lower_dim)):
         if width:
-            part = projection[:, at : at + width]
-            if part.shape[0] >= width:
-                u, s, vt = np.linalg.svd(part.astype(np.float64), full_matrices=False)
-                key = f"words.{name}.weight"
-                weights[key] = (weights[key] @ (vt.T * s)).astype(np.float32)
-                projection[:, at : at + width] = u
+            part = weights["words.projection.weight"][:, at : at + width].astype(np.float64)
+            key = f"words.{name}.weight"
+            given = weights[key] @ part.T  # F (V, D)
+            common = given[:_COMMON]
+            _, axes = np.linalg.eigh(common.T @ common)  # in order of growing variance
+            kept = min(width, len(part), (columns or {}).get(name) or width)
+            axes = axes[:, ::-1][:, :kept]
+            weights[key] = (given @ axes).astype(np.float32)
+            parts.append(axes.astype(np.float32))
             at += width
+    parts.append(weights["words.projection.weight"][:, at:])
+    weights["words.projection.weight"] = np.concatenate(parts, 1)
     return weights
 
 
@@ -234,9 +242,19 @@ def make_artefact(
     training: dict[str, Any],
     card: str = "",
     expected_sentences: Sequence[str] = EXPECTED_SENTENCES,
+    columns: Mapping[str, int] | None = None,
 ) -> Artefact:
-    """The artefact of a trained network; its expected answers come from torch on the CPU."""
-    weights = fold_tables(network)
+    """The artefact of a trained network; its expected answers come from torch on the CPU.
+
+    ``columns``: see fold_tables.
+    """
+    weights = fold_tables(network, columns)
+    widths = {
+        f"{name}_dim": weights[f"words.{name}.weight"].shape[1]
+        for name in ("cased", "lower")
+        if f"words.{name}.weight" in weights
+    }
+    config = replace(config, network=replace(config.network, **widths))
     tables = {name: Table.of(weights.pop(name)) for name in sorted(weights) if is_quantised(name)}
     graphs = {
         WORD_TYPES_GRAPH: word_types_graph(config.network, weights),

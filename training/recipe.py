@@ -49,6 +49,8 @@ class VectorsConfig:
     context: str = ""  # folder of a pretrained BERT: model.safetensors and vocab.txt
     max_cased: int = 80_000  # rows kept, the most frequent first
     max_lower: int = 120_000
+    cased_columns: int = 0  # of each row, kept in the artefact (training.export.fold_tables); 0: all
+    lower_columns: int = 0
     tune: bool = False  # train the pretrained rows too
 
 

@@ -35,7 +35,7 @@ from training.recipe import Recipe
 from training.vocabulary import Lexicon, build_lexicon
 
 # tau, for the temperature fit: from sharpened to flattened.
-_TEMPERATURES = tuple(float(t) for t in np.round(np.geomspace(0.5, 4.0, 25), 3))
+_TEMPERATURES = tuple(float(t) for t in np.round(np.geomspace(0.5, 4.0, 49), 3))
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ def train(
         "best_epoch": kept.epoch,
         "torch": torch.__version__,
     }
-    artefact = make_artefact(fit.network.cpu(), config, vocabulary, training=training)
+    columns = {"cased": recipe.vectors.cased_columns, "lower": recipe.vectors.lower_columns}
+    artefact = make_artefact(fit.network.cpu(), config, vocabulary, training=training, columns=columns)
     save(artefact, out)
     # Scored as it will be served: from disk, quantised, by the exported graphs.
     tagger = Tagger.load(out, device="cpu")
