@@ -19,9 +19,10 @@ import contextlib
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -58,6 +59,7 @@ class Job(Generic[Item, Result]):
     submitted: float = 0.0  # likewise
     caller: object = None  # for the observer
     has_begun: bool = False  # some of it has been in a batch
+    n_taken_tokens: int = 0  # in this turn of it
     waiting: list[int] = field(init=False)  # indices of items not yet in a batch, longest first
     results: list[Result | None] = field(init=False)
     n_unanswered: int = field(init=False)
@@ -117,9 +119,11 @@ class Observer(Protocol):
 class Backlog(Generic[Item, Result]):
     """The requests that wait, and who is next. No threads, no clock: a plain data structure.
 
-    Requests take turns. The one whose turn it is puts its longest item into the batch, so every
-    request advances by at least one item each time round; the rest of the batch is filled with
-    items of similar length, in the order of the turns.
+    Requests take turns of as many tokens as a batch may have. The one whose turn it is puts its
+    longest item into the batch; the rest of it is filled with items of similar length, its own and
+    those of the next. So a request of ten thousand does not keep single ones waiting, and of many
+    requests of 32 the first is answered first: if each advanced by an item each time round, all would
+    be answered last.
     """
 
     def __init__(self) -> None:
@@ -143,7 +147,7 @@ class Backlog(Generic[Item, Result]):
         seen: list[Job[Item, Result]] = []
         offered: list[Place[Item, Result]] = []
         # More is looked at than fits, so that there is a choice of lengths.
-        room = 2 * max_batch_tokens
+        room = 4 * max_batch_tokens
         while self._turns and room > 0:
             job = self._turns.popleft()
             if job.future.done():
@@ -152,16 +156,24 @@ class Backlog(Generic[Item, Result]):
                 late.append(job)
                 continue
             seen.append(job)
-            offered.append(Place(job, job.waiting[0]))
-            room -= job.lengths[job.waiting[0]]
-        depth = 1  # how many items each of ``seen`` has offered, at most
-        while room > 0 and (more := [job for job in seen if len(job.waiting) > depth]):
-            for job in more:
-                offered.append(Place(job, job.waiting[depth]))
-                room -= job.lengths[job.waiting[depth]]
-            depth += 1
+            # Half a batch at a time, so that two or more advance in each, and single ones get in.
+            left = min(max_batch_tokens - job.n_taken_tokens, max_batch_tokens // 2)
+            for index in job.waiting:
+                offered.append(Place(job, index))
+                left -= job.lengths[index]
+                room -= job.lengths[index]
+                if left <= 0 or room <= 0:
+                    break
+        if room > 0:  # few wait: what they have beyond their turns
+            n_offered = Counter(place.job for place in offered)
+            for job in seen:
+                for index in islice(job.waiting, n_offered[job], None):
+                    offered.append(Place(job, index))
+                    room -= job.lengths[index]
+                    if room <= 0:
+                        break
         batch = self._chosen(offered, max_batch_tokens)
-        self._remove(batch, seen)
+        self._remove(batch, seen, max_batch_tokens)
         return batch, late
 
     @staticmethod
@@ -191,16 +203,18 @@ class Backlog(Generic[Item, Result]):
             low -= 1
         return ordered[low:high]
 
-    def _remove(self, batch: list[Place[Item, Result]], seen: list[Job[Item, Result]]) -> None:
-        """Takes the batch out of its jobs; those served go to the end, the others keep their turn."""
+    def _remove(
+        self, batch: list[Place[Item, Result]], seen: list[Job[Item, Result]], max_batch_tokens: int
+    ) -> None:
+        """Takes the batch out of its jobs; those that have had their turn go to the end."""
         taken: dict[Job[Item, Result], list[int]] = {}
         for place in batch:
             taken.setdefault(place.job, []).append(place.index)
-        unserved = []
+        staying = []
         for job in seen:
             indices = taken.get(job)
             if indices is None:
-                unserved.append(job)
+                staying.append(job)
             elif len(indices) == len(job.waiting):
                 job.waiting = []
             else:
@@ -208,8 +222,13 @@ class Backlog(Generic[Item, Result]):
                 # was taken stands together there.
                 first = job.waiting.index(indices[0])
                 del job.waiting[first : first + len(indices)]
-                self._turns.append(job)
-        self._turns.extendleft(reversed(unserved))
+                job.n_taken_tokens += sum([job.lengths[index] for index in indices])
+                if job.n_taken_tokens < max_batch_tokens:
+                    staying.append(job)
+                else:
+                    job.n_taken_tokens = 0
+                    self._turns.append(job)
+        self._turns.extendleft(reversed(staying))
 
 
 class Batcher(Generic[Item, Result]):

@@ -1,6 +1,7 @@
 """The batcher with functions that are not networks: ``tag_batch`` here upper-cases strings."""
 
 import asyncio
+import random
 import threading
 
 import pytest
@@ -122,9 +123,31 @@ async def test_large_requests_take_turns():
     long, short = (Job(["x"] * 10, [n] * 10, loop.create_future()) for n in (400, 20))
     backlog.add(long)
     backlog.add(short)
-    # An item larger than the whole budget: nobody else is looked at in that turn.
-    turns = [backlog.take(100, now=0.0)[0][0].job for _ in range(4)]
-    assert turns == [long, short, long, short]
+    # An item larger than the whole budget is a turn, and so are two batches of three that are not.
+    turns = [backlog.take(100, now=0.0)[0][0].job for _ in range(7)]
+    assert turns == [long, short, short, long, short, short, long]
+
+
+async def test_of_many_large_requests_the_first_are_answered_first():
+    backlog = Backlog()
+    loop = asyncio.get_running_loop()
+    rng = random.Random(1)
+    jobs = [
+        Job(["x"] * 32, [rng.randint(5, 45) for _ in range(32)], loop.create_future()) for _ in range(64)
+    ]
+    for job in jobs:
+        backlog.add(job)
+    ends = {}  # of each job, the batch that had its last item
+    n_batches = 0
+    while backlog:
+        n_batches += 1
+        for place in backlog.take(1024, now=0.0)[0]:
+            ends[place.job] = n_batches
+    in_order = [ends[job] for job in jobs]
+    assert in_order[0] < 0.2 * n_batches
+    assert in_order[32] < 0.7 * n_batches
+    # Each soon after its place in the queue, by the time that a few others take.
+    assert all(end < (i + 16) / 64 * n_batches for i, end in enumerate(in_order))
 
 
 async def test_a_caller_who_left_takes_no_place_in_a_batch():
