@@ -98,6 +98,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_reading_head = False
         self._is_reading_body = True
         self._unwatch()
+        # Who streams has to know: uvicorn's send() says nothing where nobody is left to send to.
+        self.scope["state"]["is_closing"] = self.transport.is_closing
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +122,12 @@ class Stream:
         send: Send,
         *,
         timeout_s: float,
+        is_closing: Callable[[], bool],
     ) -> None:
         self._service = service
         self._hold = hold
         self._timeout_s = timeout_s
+        self._is_closing = is_closing  # the connection: a client that hangs up unread from shows so
         self._send = send
         self._incoming = Incoming(receive)
         self._lines = Lines(service.settings.max_body_bytes)
@@ -136,7 +139,7 @@ class Stream:
         self._active_at = 0.0  # when the client last sent something, or was last answered
 
     async def run(self) -> None:
-        """Answers until the input ends. Raises ClientGone."""
+        """Answers until the input ends; all but the end of the answer. Raises ClientGone."""
         # What all lines together may hold; a longer line counts by itself.
         self._hold.add_bytes(min(MAX_BYTES, self._service.settings.max_body_bytes))
         with self._service.streams.open(self._drain) as window:
@@ -152,7 +155,6 @@ class Stream:
                     if self._last_word is not None:
                         await self._say_last_word(self._last_word)
                     pump.cancel()
-                    await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None  # the first to fail; the others were cancelled
             finally:
@@ -331,6 +333,8 @@ class Stream:
                 await self._send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
         except TimeoutError:
             raise ClientGone from None
+        if self._is_closing():
+            raise ClientGone
         self._active_at = asyncio.get_running_loop().time()
 
     async def _say_last_word(self, problem: Problem) -> None:
@@ -350,9 +354,14 @@ class StreamResponse(Response):
         self.status_code = 200
         self.background = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._service.admission.hold() as hold:
-            await Stream(self._service, hold, receive, send, timeout_s=self._timeout_s).run()
+            is_closing = scope.get("state", {}).get("is_closing", lambda: False)
+            await Stream(
+                self._service, hold, receive, send, timeout_s=self._timeout_s, is_closing=is_closing
+            ).run()
+        # Now that it counts no more: who has read this may come again at once.
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def endpoint(service: Service) -> Endpoint:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from service.settings import ROOT
-from tests.running import process
+from tests.running import Process, process
 
 README = (ROOT / "README.md").read_text("utf-8")
 BUNDLED = ROOT / "artefacts" / "en-person"
@@ -39,16 +39,29 @@ def close(shown: Any, answered: Any) -> bool:
     return bool(shown == answered)
 
 
+def run_shell(command: str, service: Process) -> str:
+    """What a command of the README prints, when the service is the one it means."""
+    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    return subprocess.run(
+        command, shell=True, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_command_of_the_stream_answers_each_line() -> None:
+    (command,) = (block for block in blocks("sh") if "/v1/tag/stream" in block)
+    with process(model=BUNDLED) as service:
+        right, wrong = map(json.loads, run_shell(command, service).splitlines())
+    assert (right["id"], right["sentences"][0]["persons"][0]["text"]) == ("a", "Ada Lovelace")
+    assert (wrong["line"], wrong["code"]) == (2, "invalid-request")
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_curl_command_gives_the_answer_shown() -> None:
-    (command,) = (block for block in blocks("sh") if "/v1/tag" in block)
+    (command,) = (block for block in blocks("sh") if "/v1/tag " in block)
     (shown,) = (json.loads(block) for block in blocks("json"))
     with process(model=BUNDLED) as service:
-        run = subprocess.run(
-            command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}"),
-            shell=True, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-    answered = json.loads(run.stdout)
+        answered = json.loads(run_shell(command, service))
     assert close(shown, answered), answered
     (sentence,) = answered["sentences"]
     assert [token["person"] for token in sentence["tokens"]] == [1, 1, 0, 1, 1, 0, 0, 0, 0]
