@@ -309,6 +309,58 @@ async def test_a_thread_that_dies_leaves_nobody_waiting():
             queue.submit(["b"])
 
 
+class Notes:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def waited(self, caller, seconds):
+        self.told.append(("waited", caller, seconds))
+
+    def computed(self, batch, seconds):
+        self.told.append(("computed", [place.item for place in batch], seconds))
+
+    def failed(self, batch, seconds):
+        self.told.append(("failed", [place.item for place in batch], seconds))
+
+
+async def test_the_observer_is_told_how_long_each_request_waited_and_of_each_batch():
+    now = 0.0
+    worker, notes = Worker(held=True), Notes()
+    async with batcher(worker, max_batch_tokens=2, clock=lambda: now, observer=notes) as queue:
+        first = queue.submit(["a"], caller="one")
+        await worker.has_begun()
+        second = queue.submit(["b", "c", "d"], caller="two")  # of two batches, and one wait
+        now = 3.0
+        worker.release()
+        await asyncio.gather(first, second)
+    assert notes.told == [
+        ("waited", "one", 0.0), ("computed", ["a"], 3.0),
+        ("waited", "two", 3.0), ("computed", ["b", "c"], 0.0), ("computed", ["d"], 0.0),
+    ]  # fmt: skip
+
+
+async def test_the_observer_is_told_which_batches_failed():
+    notes = Notes()
+    async with batcher(Worker(), clock=lambda: 0.0, observer=notes) as queue:
+        with pytest.raises(ValueError, match="boom"):
+            await queue.submit(["boom"])
+    assert notes.told == [("waited", None, 0.0), ("failed", ["boom"], 0.0)]
+
+
+async def test_an_observer_that_raises_harms_nobody():
+    class Broken:
+        def waited(self, *_):
+            raise ValueError
+
+        computed = failed = waited
+
+    async with batcher(Worker(), observer=Broken()) as queue:
+        assert await queue.submit(["ada"]) == ["ADA"]
+        assert await queue.submit(["bob"]) == ["BOB"]
+
+
 ITEM = st.tuples(st.integers(1, 30), st.sampled_from(["fine", "fine", "fine", "boom"]))
 STEP = st.one_of(
     st.tuples(st.just("submit"), st.lists(ITEM, max_size=12)),

@@ -128,9 +128,10 @@ def test_a_client_that_hangs_up_is_a_499(service):
             b'Content-Length: 22\r\n\r\n{"sentences": ["Ann"]}'
         )
         assert gate.came.wait(10)
-    while not Scraped(service.client)("nametag_requests_total", status="499", path="/v1/tag"):
+    while not (said := Scraped(service.client))("nametag_requests_total", path="/v1/tag"):
         pass
     gate.opened.set()
+    assert said("nametag_requests_total", status="499", path="/v1/tag") == 1
 
 
 def test_rejections_are_counted_by_code_and_limit(tiny_artefact):
@@ -181,7 +182,7 @@ def test_memory_and_cpu_time_are_those_of_the_process(service):
 
 
 def test_whatever_is_asked_for_there_is_one_label_for_all_that_is_unknown(service):
-    for i in range(50):
+    for i in range(8):
         service.client.get(f"/nope/{i}?ann={i}")
         service.client.post(f"/v1/models/{i}")
         service.client.get(f"/v1/models/{i}")
@@ -189,7 +190,7 @@ def test_whatever_is_asked_for_there_is_one_label_for_all_that_is_unknown(servic
     said = Scraped(service.client)
     assert said.values("nametag_requests_total", "path") == {"other", "/v1/models/{name}", "/v1/tag"}
     assert said.values("nametag_requests_total", "method") == {"GET", "POST", "other"}
-    assert said("nametag_requests_total", method="other", path="/v1/tag", status="405") == 50
+    assert said("nametag_requests_total", method="other", path="/v1/tag", status="405") == 8
 
 
 def test_several_workers_answer_with_the_sum_also_after_one_was_killed(tiny_artefact):
@@ -203,7 +204,7 @@ def test_several_workers_answer_with_the_sum_also_after_one_was_killed(tiny_arte
 
         def both_say(n):
             """Each of the workers has been asked, and says so many."""
-            for _ in range(40):
+            for _ in range(20):
                 with httpx.Client(base_url=url) as client:
                     said = Scraped(client)
                 assert said("nametag_requests_total", path="/v1/tag", status="200") == n
