@@ -126,7 +126,13 @@ class Edge:
             elif not message.get("more_body", False):
                 # Before the client has all of it: it may ask another worker for the counts next.
                 count(status)
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError:
+                # uvloop's word for a connection that was closed in this very turn of the loop.
+                if scope.get("state", {}).get("is_closing", bool)():
+                    raise ClientGone from None
+                raise
 
         try:
             try:

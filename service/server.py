@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.log import LOGGER
 from service.metrics import Metrics
@@ -49,6 +49,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_reading_body = False
         self._n_head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._under_way: list[RequestResponseCycle] = []  # or queued behind it
+        self._to_refuse: tuple[int, str] | None = None  # when what came before it has been answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,9 +58,26 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._say_that_nobody_is_left()
         super().connection_lost(exc)
 
+    def _say_that_nobody_is_left(self) -> None:
+        # uvicorn tells the last of pipelined requests only; the one under way may be another, and
+        # would write its answer to a connection that is closed.
+        for cycle in self._under_way:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _is_closing(self) -> bool:
+        """Also before the loop says that the connection is lost."""
+        if self.transport.is_closing():
+            self._say_that_nobody_is_left()
+            return True
+        return False
+
     def data_received(self, data: bytes) -> None:
+        if self._to_refuse is not None:
+            return
         if self._is_between_requests():
             refused = self.refusal.of(data, self.server_state.default_headers)
             if refused is not None:
@@ -99,8 +118,10 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_reading_body = True
         self._unwatch()
         # Who streams has to know: uvicorn's send() says nothing where nobody is left to send to.
-        self.scope["state"]["is_closing"] = self.transport.is_closing
+        self.scope["state"]["is_closing"] = self._is_closing
         super().on_headers_complete()
+        self._under_way = [cycle for cycle in self._under_way if not cycle.response_complete]
+        self._under_way.append(self.cycle)
 
     def on_message_complete(self) -> None:
         self._is_reading_body = False
@@ -108,7 +129,12 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        is_last = not self.pipeline
         super().on_response_complete()
+        if self._to_refuse is not None and is_last and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._refuse(*self._to_refuse)
+            return
         if self._is_reading_body:
             # Answered before its body was here (413): the rest is read and dropped, so that the
             # client sees the answer instead of a reset connection; but not for ever.
@@ -118,6 +144,10 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._refuse(400, "not HTTP that this server understands")
 
     def _refuse(self, status: int, detail: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._to_refuse = (status, detail)
+            self.flow.pause_reading()
+            return
         self.metrics.refused("bad-http")
         content = orjson.dumps(
             {"type": "about:blank", "title": "Bad request", "status": status, "detail": detail,
@@ -130,7 +160,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             + b"connection: close\r\n\r\n"
             + content
         )
-        self._close()
+        self.transport.close()
 
     def _watch(self) -> None:
         self._unwatch()
@@ -143,15 +173,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
-            self._close()
-
-    def _close(self) -> None:
-        self.transport.close()
-        # A request before what is refused may still be under way: from now on its client is gone, and
-        # not only when the loop says so, or its answer would be written to a closed connection.
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self.transport.close()
 
 
 class Server(uvicorn.Server):

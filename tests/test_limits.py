@@ -1,6 +1,7 @@
 """Bodies that are wrong, large, slow or unfinished; queues that are full. A 500 is a bug."""
 
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -262,6 +263,27 @@ def test_tokens_and_bytes_in_the_queue_are_bounded_too(narrow):
             gate.opened.set()
             assert [each.result().status_code for each in waiting] == [200, 200]
     assert (narrow.service.admission.n_requests, narrow.service.admission.n_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "status"),
+    [(b"\x00\x01 nonsense\r\n\r\n", b"400"), (b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000, b"431")],
+)
+def test_what_came_before_a_broken_request_is_answered_first(service, nonsense, status):
+    body = b'{"sentences": ["Ann"]}'
+    head = (
+        b"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    gate = service.gate()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+        client.sendall(2 * (head % len(body) + body) + nonsense)
+        assert gate.came.wait(10)
+        gate.opened.set()
+        answers = b""
+        while part := client.recv(10_000):
+            answers += part
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answers)
+    assert statuses == [b"200", b"200", status]
 
 
 def test_a_passed_deadline_is_a_504(service):
