@@ -21,7 +21,7 @@ def run(script: str, *arguments: object, model: Path, out: Path) -> subprocess.C
     """One of the benchmarks, on the project's own sentences."""
     command = [sys.executable, ROOT / "benchmarks" / script, "--model", model, "--out", out, *arguments]
     return subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
     )
 
 
