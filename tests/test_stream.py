@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from service.lines import Lines
 from service.schemas import TagLineProblem, TagLineResponse
-from service.window import MAX_BATCHES, MAX_BYTES, MAX_LINES
+from service.window import MAX_BATCHES, MAX_BYTES, MAX_LINES, MAX_QUEUE_SHARE
 from tests.running import check_problem, process, running
 from tests.strategies import brief
 
@@ -347,7 +347,8 @@ def test_a_client_that_does_not_read_is_not_read_from(service):
 def test_what_is_read_ahead_of_a_busy_queue_is_bounded(service):
     gate = service.gate()
     batcher = service.service.models.find(None).batcher
-    most = MAX_BATCHES * batcher.max_batch_tokens // 10 * 10  # in lines of ten tokens
+    most_queued = MAX_QUEUE_SHARE * service.service.settings.max_queue_requests
+    most = 10 * int(min(MAX_BATCHES * batcher.max_batch_tokens // 10, most_queued))  # ten tokens a line
     with client(service, headers=ENDLESS) as stream:
         line = lines({"sentences": ["a b c d e f g h i j"]})
         send_on(stream, line, until=lambda: batcher.n_waiting_tokens >= most)
