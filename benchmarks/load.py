@@ -286,6 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repeat(given.repeat)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)
+        # Also where it was started in the background, whose jobs a shell has ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _measure(given)
     except (ValueError, OSError) as error:
