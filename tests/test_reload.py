@@ -374,7 +374,9 @@ def expected(folder):
 @contextmanager
 def two_workers(folders, keys_file, **settings):
     # Several processes start here, one after another: on a busy machine that takes its time.
-    settings = {"patience_s": 300, "drain_delay_s": 0, "model": folders / "tiny-1", **settings}
+    # Nobody reads the log while requests are made: a line for each would soon fill the pipe.
+    own = {"patience_s": 300, "drain_delay_s": 0, "model": folders / "tiny-1", "access_log": "off"}
+    settings = {**own, **settings}
     with process(workers=2, models_dir=folders, keys_file=keys_file, **settings) as service:
         while sum('"listening"' in line for line in service.log) < 2:
             service.log.append(service.process.stderr.readline())
