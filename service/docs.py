@@ -123,7 +123,7 @@ def _operation(path: str, method: str, operation: Object, base_url: str) -> str:
     url = base_url + path.replace("{name}", "en-person")
     if method == "get":
         out.append(_example("Example", method, path, url, None, media_type, keyed))
-    for example in body.get("examples", {}).values():
+    for example in (body.get("examples") or body.get("x-examples", {})).values():
         out.append(
             _example(example["summary"], method, path, url, _shown(example["value"]), media_type, keyed)
         )

@@ -416,8 +416,14 @@ def router(service: Service) -> APIRouter:
                 "content": {
                     NDJSON.decode(): {
                         "schema": lines_of(["TagLineSentences", "TagLineDocument"]),
-                        "examples": EXAMPLES,
-                    }
+                        # Not "examples": tools that would send them know no such media type.
+                        "x-examples": EXAMPLES,
+                    },
+                    JSON.decode(): {
+                        # Nothing more: what is wrong with a line never refuses the stream.
+                        "schema": {"description": "A stream of one line, without line feeds."},
+                        "example": {"text": "Ada Lovelace wrote.", "id": "note-1"},
+                    },
                 },
             },
             "parameters": [TIMEOUT_HEADER, REQUEST_ID_HEADER],

@@ -286,7 +286,7 @@ def test_every_example_of_the_documentation_works(service, document):
             assert answer.status_code == 200, answer.text
             TagResponse.model_validate_json(answer.content)
             n += 1
-        for example in content.get("application/x-ndjson", {}).get("examples", {}).values():
+        for example in content.get("application/x-ndjson", {}).get("x-examples", {}).values():
             headers = {"content-type": "application/x-ndjson"}
             answer = service.client.request(method, path, content=example["value"], headers=headers)
             assert answer.status_code == 200, answer.text
