@@ -55,7 +55,7 @@ def cut_sentences(
     n_tokens = 0
     for i, sentence in enumerate(sentences):
         if isinstance(sentence, str):
-            _check_chars(sentence, f"/sentences/{i}", settings)
+            check_chars(sentence, f"/sentences/{i}", settings)
             cut = Cut(sentence, sentence, tokenise(sentence))
         else:
             text = " ".join(sentence)
@@ -63,24 +63,32 @@ def cut_sentences(
         cuts.append(cut)
         _check_tokens(cut.tokens, f"/sentences/{i}", settings)
         n_tokens += len(cut.tokens)
-    _check_total(n_tokens, settings)
+    check_total(n_tokens, settings)
     return cuts
 
 
 def cut_document(text: str, model: ServedModel, settings: Settings) -> list[Cut]:
     """The sentences found in one text. Raises Problem (too-large)."""
-    _check_chars(text, "/text", settings)
+    check_chars(text, "/text", settings)
     tokens = model.tagger.tokenise(text)
-    _check_total(len(tokens), settings)
+    return cut_ranges(text, tokens, model.tagger.sentences(text, tokens), settings)
+
+
+def cut_ranges(
+    text: str, tokens: Tokens, ranges: Sequence[tuple[int, int]], settings: Settings
+) -> list[Cut]:
+    """A text's sentences, given as token ranges, none empty. Raises Problem (too-large)."""
+    check_total(len(tokens), settings)
     cuts = []
-    for first, last in model.tagger.sentences(text, tokens):
+    for first, last in ranges:
         part = tokens.slice(first, last)
         _check_tokens(part, "/text", settings)
         cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
     return cuts
 
 
-def _check_chars(text: str, pointer: str, settings: Settings) -> None:
+def check_chars(text: str, pointer: str, settings: Settings) -> None:
+    """Raises Problem (too-large) for a text longer than any may be."""
     if len(text) > settings.max_document_chars:
         raise too_large(
             "max_document_chars", settings.max_document_chars, len(text), "characters of one text",
@@ -102,7 +110,8 @@ def _check_tokens(tokens: Tokens, pointer: str, settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _check_total(n_tokens: int, settings: Settings) -> None:
+def check_total(n_tokens: int, settings: Settings) -> None:
+    """Raises Problem (too-large) where a request has more tokens than it may."""
     if n_tokens > settings.max_request_tokens:
         raise too_large(
             "max_request_tokens", settings.max_request_tokens, n_tokens, "tokens of the request"
