@@ -1,8 +1,8 @@
 """A text and what was found in it in, the text without it out: presidio-anonymizer's rules.
 
-https://microsoft.github.io/presidio/anonymizer/: results of one type that touch become one, also
+https://microsoft.github.io/presidio/anonymizer/: results of one type that overlap become one, also
 where only spaces are between them; one inside another is dropped; the rest is replaced from the
-end. tests/test_compat_presidio.py holds this against the library. Pure, but for ``hash`` without a
+end. tests/test_compat_clients.py holds this against the library. Pure, but for ``hash`` without a
 salt, which takes a random one for every result, as the library does.
 """
 
@@ -135,11 +135,11 @@ def anonymised(text: str, results: Sequence[Result], operators: Mapping[str, Ope
 
 
 def _resolved(text: str, results: Sequence[Result]) -> list[Result]:
-    """In order, none inside another, and none that touches one of its own type."""
+    """In order, none inside another, and none across one of its own type."""
     merged: dict[str, list[Result]] = {}
     for result in sorted(results):
         same = merged.setdefault(result.entity_type, [])
-        if same and result.start <= same[-1].end:
+        if same and result.start < same[-1].end:
             before = same[-1]
             same[-1] = replace(
                 before, end=max(before.end, result.end), score=max(before.score, result.score)
