@@ -117,6 +117,8 @@ def _router(service: Service) -> APIRouter:
 
 def _refused(problem: Problem) -> Response:
     name = _ERRORS.get(problem.code, "InvalidRequestException")
+    if any(error["pointer"] == "#/language" for error in problem.fields.get("errors", ())):
+        name = "UnsupportedLanguageException"
     content = orjson.dumps({"__type": name, "message": f"{problem.detail} ({problem.code})"})
     status = 400 if problem.kind.status in _SAID_AS_400 else problem.kind.status
     return problem.said_as(content, JSON_1_1.decode(), status)
