@@ -67,10 +67,9 @@ def _change(path: Path, replaced: set[int], line: bytes) -> None:
             before = []
         after = [each for each in before if orjson.loads(each).get("annotation") not in replaced]
         # Renamed into place: a training that reads it now finds the whole of the old or the new one.
+        # Not synced to the disk, which may take seconds: Label Studio has the annotation still.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as made:
             made.write(b"".join((*after, line)))
-            made.flush()
-            os.fsync(made.fileno())
         os.replace(made.name, path)
 
 

@@ -206,10 +206,12 @@ def _region(value: Object, text: str, pointer: str) -> Region:
     start = offset_of(value.get("start"), f"{pointer}/start", 2 * len(text))
     end = offset_of(value.get("end"), f"{pointer}/end", 2 * len(text))
     said = value.get("text")
-    # Versions before 1.8 counted UTF-16 units: the region's own text tells which these are.
-    for first, last in [(start, end), _from_utf16(start, end, text)]:
+    places = [(start, end)]
+    if said is not None:  # versions before 1.8 counted UTF-16 units: this tells which these are
+        places.append(_from_utf16(start, end, text))
+    for first, last in places:
         found = text[first:last]
-        if found.strip() and (said is None or found == said):
+        if found.strip() and said in (None, found):
             return Region(first, last, label)
     raise invalid(pointer, "another part of the text", "the one that its `text` says, not only white space")
 
