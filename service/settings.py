@@ -113,10 +113,10 @@ class Settings:
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
     backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
     workers: int = _setting(
-        1,
+        0,
         _whole(0, 256),
         "processes, each with its own copy of the models; 0 is one for each CPU that may be "
-        "used, by affinity and cgroup quota: more are of no use",
+        "used, by affinity and cgroup quota, and a single one where a GPU computes: more are of no use",
     )
     # Intra-op threads spin while they wait for each other: two collapse when anything else runs.
     threads: int = _setting(1, _whole(1, 256), "threads one batch computes with; rather add workers")
