@@ -106,6 +106,17 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     return tuple(keys)
 
 
+def read_secret(path: Path, *, least_chars: int) -> bytes:
+    """The secret that a file holds, without the white space about it. Raises KeysError."""
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    if len(secret) < least_chars:
+        raise KeysError(f"{path}: {len(secret)} characters, and at least {least_chars} are expected")
+    return secret.encode()
+
+
 def _of_parts(parts: list[str]) -> Key:
     if len(parts) not in (3, 4):
         raise KeysError(f"{len(parts)} words: a name, a role, a hash and at most a rate are expected")

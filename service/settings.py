@@ -126,6 +126,11 @@ class Settings:
         _Kind(_path, "a file that `python -m service new-key` writes lines for"),
         "keys that requests must carry; none are asked for where it is not set. Read at the start",
     )
+    redaction_key_file: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a file that holds a secret of 16 characters or more"),
+        "the key of POST /v1/redact's hashes where a request gives none. Read at the start",
+    )
     cors_origins: tuple[str, ...] = _setting(
         (),
         _Kind(_origins, "origins like https://example.org, separated by commas, or *"),

@@ -67,15 +67,29 @@ def cut_sentences(
     return cuts
 
 
-def cut_document(text: str, model: ServedModel, settings: Settings) -> list[Cut]:
-    """The sentences found in one text. Raises Problem (too-large)."""
-    _check_chars(text, "/text", settings)
+def cut_document(
+    text: str, model: ServedModel, settings: Settings, pointer: str = "/text", n_tokens: int = 0
+) -> list[Cut]:
+    """The sentences found in one text. Raises Problem (too-large).
+
+    ``n_tokens``: of the request's other texts.
+    """
+    _check_chars(text, pointer, settings)
+    cuts = cut_unchecked(text, model)
+    for cut in cuts:
+        n_tokens += len(cut.tokens)
+    _check_total(n_tokens, settings)
+    for cut in cuts:
+        _check_tokens(cut.tokens, pointer, settings)
+    return cuts
+
+
+def cut_unchecked(text: str, model: ServedModel) -> list[Cut]:
+    """The sentences found in a text that is made of one whose size was checked."""
     tokens = model.tagger.tokenise(text)
-    _check_total(len(tokens), settings)
     cuts = []
     for first, last in model.tagger.sentences(text, tokens):
         part = tokens.slice(first, last)
-        _check_tokens(part, "/text", settings)
         cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
     return cuts
 
