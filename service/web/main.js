@@ -89,16 +89,12 @@ function textChanged() {
   clearTimeout(timer);
   // A pause in which a fast typist has typed on; longer where an answer takes longer.
   timer = setTimeout(refresh, n < 5_000 ? 40 : n < 50_000 ? 150 : 400);
-  try {
-    sessionStorage.setItem(TEXT, text);
-  } catch {
-    // No room: the text is then not there again after a reload.
-  }
 }
 
 async function refresh() {
   clearTimeout(timer);
   const {text} = doc;
+  keepText(text);
   $("view").setAttribute("aria-busy", "true");
   try {
     const found = await tagging.answer(text, model, threshold);
@@ -111,6 +107,15 @@ async function refresh() {
     fail(error);
   } finally {
     $("view").removeAttribute("aria-busy");
+  }
+}
+
+// For when this tab is loaded again.
+function keepText(text) {
+  try {
+    sessionStorage.setItem(TEXT, text);
+  } catch {
+    sessionStorage.removeItem(TEXT); // no room
   }
 }
 

@@ -67,6 +67,7 @@ function table(lines) {
   made.append(element("tbody", ...lines.slice(rule + 1).map(row("td"))));
   const box = element("div", made);
   box.className = "wide";
+  box.tabIndex = 0; // it scrolls where there is no room
   return box;
 }
 

@@ -132,7 +132,7 @@ export class View {
     if (!element) return;
     this.#moveTabStop(element);
     element.scrollIntoView({block: "center", inline: "nearest"});
-    element.classList.remove("found");
+    for (const other of this.#root.querySelectorAll(".found")) other.classList.remove("found");
     void element.offsetWidth; // so that the animation begins again
     element.classList.add("found");
     element.addEventListener("animationend", () => element.classList.remove("found"), {once: true});
