@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from model.artefact import load, save
 from model.labels import spans_of
+from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from service.keys import new_key
 from service.settings import ROOT
@@ -107,6 +109,7 @@ def select(page: Page, words: str) -> None:
     box = page.evaluate(
         """words => {
           const view = document.getElementById("view");
+          view.scrollIntoView({block: "center"}); // dragging at the window's edge would scroll it
           const first = view.textContent.indexOf(words);
           const range = document.createRange();
           const walk = document.createTreeWalker(view, NodeFilter.SHOW_TEXT);
@@ -491,6 +494,48 @@ def test_code_points_are_counted_as_python_counts_them(moving: Page, text: str) 
         [text, units],
     )
     assert found == list(range(len(text) + 1))
+
+
+def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
+    sentences = {
+        "Caloi sealed the glass door.": {"Caloi"},
+        "We asked zorblax about the rent.": {"zorblax"},
+        "Then quillow and mirabeth left early.": {"quillow", "mirabeth"},
+        "Give the keys to brindlewick, please.": {"brindlewick"},
+        "Yesterday grumbold sang for an hour.": {"grumbold"},
+        "The note was signed by tarquil.": {"tarquil"},
+        "I met fennimop at the station.": {"fennimop"},
+        "Only jastro knew the answer.": {"jastro"},
+        "She married ollivand in June.": {"ollivand"},
+        "Paris Hilton is a hotel in Paris.": set(),
+    }
+    n_right = 0
+    for text, names in sentences.items():
+        enter(page, text)
+        n_right += set(marked(page)) == names
+        for wrong in set(marked(page)) - names:
+            page.click(f"#view mark:has-text('{wrong}')")
+        for missed in names - set(marked(page)):
+            select(page, missed)
+            page.click("#bubble")
+        if page.is_enabled("#keep"):
+            page.click("#keep")
+    assert n_right < 6
+    page.click("summary")
+    command = page.locator("#command").text_content().replace("\\\n", " ").split()
+    path = collected(page, tmp_path)
+    assert command.pop(0) == "python"
+    places = {path.name: str(path), "runs/mine/model": str(tmp_path / "model")}
+    arguments = [places.get(word, word) for word in command]
+    subprocess.run(
+        [sys.executable, *arguments, "--run", str(tmp_path / "run")], cwd=ROOT, timeout=300, check=True
+    )
+    tagger = Tagger.load(tmp_path / "model", device="cpu")
+    for text, names in sentences.items():
+        tokens = tagger.tokenise(text)
+        (answer,) = tagger.tag([tokens.texts])
+        found = {text[tokens.starts[s.span.start] : tokens.ends[s.span.end - 1]] for s in answer.spans}
+        assert found == names
 
 
 # Redaction and copies

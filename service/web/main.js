@@ -302,7 +302,7 @@ function showCollection() {
   $("corrections").replaceChildren(...recordItems(all.toReversed(), (record) => setText(record.text), drop));
   $("download").disabled = $("forget").disabled = !all.length;
   const name = answer?.model?.name ?? "en-person";
-  $("command").textContent = `python -m training train ${TRAINING_FILE} \\\n  --init artefacts/${name} --out runs/mine/model`;
+  $("command").textContent = `python -m training train ${TRAINING_FILE} \\\n  --init artefacts/${name} --epochs 10 --out runs/mine/model`;
 }
 
 // After the collection changed by other ways than a correction.
