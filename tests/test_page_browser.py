@@ -453,6 +453,26 @@ def test_an_edit_moves_corrections_along_and_drops_those_it_touches(page: Page, 
     assert "Hermione Granger" not in [record["text"][s["start"] : s["end"]] for s in record["spans"]]
 
 
+def test_two_tabs_that_began_with_one_text_do_not_write_over_each_other(page: Page) -> None:
+    enter(page, SEED)
+    page.click("#view mark:has-text('Harry')")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.bring_to_front()
+    enter(other, SEED)
+    expect(other.locator("#view mark.removed")).to_have_text("Harry Potter")
+    page.bring_to_front()
+    page.locator("#text").press("Control+End")
+    page.keyboard.type(" today")
+    expect(page.locator("#corrections")).to_contain_text("spell today")
+    expect(other.locator("#corrections")).to_contain_text("spell today")
+    other.bring_to_front()
+    other.click("#view mark:has-text('Hermione')")
+    for tab in (page, other):
+        expect(tab.locator("#corrections li")).to_have_count(2)
+        expect(tab.locator("#corrections-count")).to_have_text("2 texts, 3 corrections")
+
+
 words = st.text("ab 🎉\u0301é\n", max_size=8)
 
 

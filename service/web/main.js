@@ -30,7 +30,9 @@ const people = new PeopleTable($("people"), (mention) => {
   view.reveal(mention.start);
 });
 
-let doc = fresh(""); // the text and its corrections; one record of the collection, once it has some
+// The text and its corrections; once it has some, they are one record of the collection, which has
+// the text `stored` as long as no other tab writes it.
+let doc = fresh("");
 let answer = null; // the model's, for doc.text or for an earlier text
 let persons = []; // the answer's, corrected
 let model = null; // the name chosen; null is the service's default
@@ -43,7 +45,11 @@ let replacesAll = false; // what is being typed or pasted
 function fresh(text) {
   const known = text && collection.records().find((record) => record.text === text);
   const {id, added, removed, isKept} = known || {id: null, ...corrections.NONE, isKept: false};
-  return {id: id ?? newId(), text, added, removed, isKept};
+  return {id: id ?? newId(), text, stored: known?.text, added, removed, isKept};
+}
+
+function recordOf({id}) {
+  return collection.records().find((record) => record.id === id);
 }
 
 function newId() {
@@ -279,12 +285,14 @@ for (const id of ["add", "bubble"]) {
 // The record of this text follows what is shown; without a correction there is none.
 function keepCorrections() {
   if (!isCurrent()) return;
-  const {id, text, added, removed, isKept} = doc;
-  const isWanted = isKept || corrections.count(doc) > 0;
-  if (!isWanted) {
-    if (collection.records().some((record) => record.id === id)) collection.drop(id);
+  const record = recordOf(doc);
+  const isOurs = record?.text === doc.stored;
+  if (!doc.isKept && !corrections.count(doc)) {
+    if (record && isOurs) collection.drop(doc.id);
     return;
   }
+  doc = {...doc, id: isOurs || !record ? doc.id : newId(), stored: doc.text};
+  const {id, text, added, removed, isKept} = doc;
   const spans = corrections.applied(answer.persons, doc).map(({start, end}) => ({start, end}));
   if (!collection.put({id, text, added, removed, isKept, spans})) {
     fail(new Error("This browser has no room for more corrections: download them, then clear them."));
@@ -307,7 +315,9 @@ function showCollection() {
 
 // After the collection changed by other ways than a correction.
 function again() {
-  doc = fresh(doc.text);
+  const stored = recordOf(doc);
+  // What is typed right now has its corrections still, though its record is of the text before.
+  if (!stored || stored.text === doc.text) doc = fresh(doc.text);
   if (isCurrent()) show();
   else showCollection();
 }
