@@ -83,9 +83,8 @@ def main() -> None:
         )
         text = long_text()
         times = [pasted_ms(page, text) for _ in range(3)]
-        print(
-            f"{len(text.encode()):,} bytes, pasted: median {median(times):,.0f} ms, most {max(times):,.0f} ms"
-        )
+        size = f"{len(text.encode()):,} bytes, pasted"
+        print(f"{size}: median {median(times):,.0f} ms, most {max(times):,.0f} ms")
         browser.close()
         server.stop()
 

@@ -662,6 +662,20 @@ def test_no_markup_of_a_card_is_left_over(page: Page, name: str) -> None:
     assert [word for word in words if word not in shown["whole"]] == []
 
 
+def test_what_looks_like_html_in_a_card_is_shown_as_it_is(page: Page) -> None:
+    found = page.evaluate(
+        """async card => {
+          const {element, rendered} = await import("/web/markdown.js");
+          return element("div", ...rendered(card, 1)).innerHTML;
+        }""",
+        "# A <b>\n\n**x** `y*` [z](https://a.example/) [w](javascript:1)\n- one\n  more\n- two\n",
+    )
+    assert found == (
+        '<h2>A &lt;b&gt;</h2><p><strong>x</strong> <code>y*</code> <a href="https://a.example/">z</a> '
+        "[w](javascript:1)</p><ul><li>one more</li><li>two</li></ul>"
+    )
+
+
 def test_another_model_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
     artefact = load(BUNDLED)
     save(replace(artefact, config=replace(artefact.config, name="second")), tmp_path / "second")
