@@ -35,6 +35,9 @@ BUNDLED = ROOT / "artefacts" / "en-person"
 SEED = "Harry Potter and Hermione Granger invented a new spell"
 EMOJI = "👩‍👩‍👧 Emma Clarke🎉 met José Ángel Nuñez. 🇫🇷 We saw zorblax leave."
 
+PATIENCE_MS = 20_000  # machines may be busy; what passes waits for nothing
+expect.set_options(timeout=PATIENCE_MS)
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.bundled,
@@ -68,7 +71,7 @@ def opened(browser: Browser, service: Running) -> Iterator[Callable[..., Page]]:
         if url.startswith("http://127.0.0.1"):
             context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         page = context.new_page()
-        page.set_default_timeout(8_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -390,6 +393,17 @@ def test_selected_words_become_a_person_and_a_click_takes_it_back(page: Page) ->
     expect(page.locator("#bubble")).to_be_hidden()
     page.click("#view mark.added")
     assert "zorblax" not in marked(page, ".added")
+
+
+def test_a_part_of_a_person_can_be_selected_to_mend_its_ends(page: Page) -> None:
+    enter(page, SEED)
+    select(page, "Potter")
+    expect(page.locator("#view mark.removed")).to_have_count(0)
+    page.click("#bubble")
+    expect(page.locator("#view mark")).to_have_text(["Potter", "Hermione Granger"])
+    select(page, "Potter and Hermione Granger")
+    page.click("#bubble")
+    expect(page.locator("#view mark")).to_have_text(["Potter and Hermione Granger"])
 
 
 def test_downloaded_corrections_are_what_training_reads(page: Page, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ function showTip(mark, element) {
 
 // Puts a fixed element there, or as near as the window allows.
 function place(element, left, top) {
+  element.style.left = "0"; // near the right edge it would be measured with its lines broken
   const {width, height} = element.getBoundingClientRect();
   element.style.left = `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`;
   element.style.top = `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`;

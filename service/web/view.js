@@ -24,10 +24,23 @@ export class View {
       if (mark && getSelection().isCollapsed) onAct(mark);
     });
     root.addEventListener("keydown", (event) => this.#onKey(event, onAct));
+    root.addEventListener("pointerdown", ({target}) => this.#letSelect(target));
     const point = (event) => onPoint(this.markOf(event.target), event.target);
     root.addEventListener("pointerover", point);
     root.addEventListener("focusin", point);
     for (const leaving of ["pointerleave", "focusout", "scroll"]) root.addEventListener(leaving, () => onPoint());
+  }
+
+  // Chromium begins no selection at the very edge of an element that the press focuses.
+  #letSelect(element) {
+    if (!this.markOf(element)) return;
+    const {tabIndex} = element;
+    element.removeAttribute("tabindex");
+    const restore = () => {
+      element.tabIndex = tabIndex;
+      for (const end of ["pointerup", "pointercancel"]) removeEventListener(end, restore);
+    };
+    for (const end of ["pointerup", "pointercancel"]) addEventListener(end, restore);
   }
 
   markOf(element) {
