@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, redact, reload, scrape, stream, tag
+from service import catalogue, docs, health, openapi, page, redact, reload, scrape, stream, tag
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -73,6 +73,7 @@ def create_app(
     for each in (tag, redact, stream, catalogue, reload, health, scrape):
         app.include_router(each.router(service))
     app.include_router(docs.router(app))
+    app.include_router(page.router())
     app.add_exception_handler(HTTPException, _refused)
     straight = {each.PATH: each.endpoint(service) for each in (tag, redact, stream)}
     app.add_middleware(
