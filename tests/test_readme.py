@@ -15,8 +15,10 @@ import pytest
 
 from service.settings import ROOT
 from tests.running import Process, process
+from tests.test_compat_clients import PEERS, is_there
 
 README = (ROOT / "README.md").read_text("utf-8")
+APART = ("presidio_analyzer", "spacy")  # what is in .venv-peers only
 BUNDLED = ROOT / "artefacts" / "en-person"
 
 pytestmark = pytest.mark.bundled
@@ -84,3 +86,23 @@ def test_the_retraining_commands_make_a_model_that_serves(tmp_path: Path) -> Non
         url = f"http://127.0.0.1:{service.port}/v1/tag"
         answer = httpx.post(url, json={"sentences": ["Harry Potter met Hermione Granger ."]}).json()
     assert [p["text"] for p in answer["sentences"][0]["persons"]] == ["Harry Potter", "Hermione Granger"]
+
+
+CLIENTS = {re.search(r"(?:import|from) (\w+)", block)[1]: block for block in blocks("python")}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "library",
+    [pytest.param(each, marks=[pytest.mark.peers] if each in APART else []) for each in CLIENTS],
+)
+def test_a_client_of_the_readme_finds_ada_lovelace(library: str) -> None:
+    python = str(PEERS / "bin" / "python") if library in APART else sys.executable
+    if not is_there(python, library):
+        pytest.skip(f"{library} is not installed: make peers")
+    with process(model=BUNDLED) as service:
+        script = CLIENTS[library].replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+        done = subprocess.run(
+            [python, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "Lovelace" in done.stdout
