@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from service.settings import ROOT
-from tests.running import Process, process
+from tests.running import Process, environment, process
 
 README = (ROOT / "README.md").read_text("utf-8")
 BUNDLED = ROOT / "artefacts" / "en-person"
@@ -65,6 +66,46 @@ def test_the_curl_command_gives_the_answer_shown() -> None:
     assert close(shown, answered), answered
     (sentence,) = answered["sentences"]
     assert [token["person"] for token in sentence["tokens"]] == [1, 1, 0, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_command_of_redaction_answers_as_the_text_says() -> None:
+    (command,) = (block for block in blocks("sh") if "/v1/redact" in block)
+    with process(model=BUNDLED) as service:
+        texts = [result["text"] for result in json.loads(run_shell(command, service))["texts"]]
+    assert texts == ["[PERSON_1] met [PERSON_2].", "[PERSON_1]'s notes"]
+    assert all(f"`{text}`" in README for text in texts)
+
+
+def test_the_commands_of_the_command_line_run(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("sh") if "nametag tag" in block)
+    text = "Ada Lovelace met Charles Babbage.\n"
+    (tmp_path / "notes.txt").write_text(text)
+    (tmp_path / "people.csv").write_text(f"id,note\n1,{text}")
+    (tmp_path / "mail.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": text}).encode()))
+    env = {**environment(), "PYTHONPATH": str(ROOT)}
+    shown = []
+    for line in block.splitlines():
+        command = line.partition("#")[0].replace("nametag", f"{sys.executable} -m service.cli", 1)
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        shown.append(done.stdout)
+    assert sorted(path.name for path in (tmp_path / "tagged").glob("*.jsonl")) == [
+        "mail.jsonl", "notes.txt.jsonl",
+    ]  # fmt: skip
+    header, row = shown[1].splitlines()
+    assert header == "id,note,persons"
+    assert row == "1,Ada Lovelace met Charles Babbage.,Ada Lovelace; Charles Babbage"
+    assert (tmp_path / "redacted.txt").read_text() == "[PERSON_1] met [PERSON_2].\n"
+    assert "en-person@" in shown[3]
 
 
 def test_the_retraining_commands_make_a_model_that_serves(tmp_path: Path) -> None:
