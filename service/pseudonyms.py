@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 from service.guess import Bearer, bearer_of
@@ -24,6 +25,7 @@ from service.identity import (
     SUFFIXES,
     TITLES,
     People,
+    Words,
     agree,
     bare,
     folded,
@@ -44,18 +46,16 @@ class Pseudonyms:
     def __init__(self, people: People, texts: Iterable[str], key: bytes) -> None:
         self._key = key
         # One that occurs in a text could be taken for who is meant there.
-        self._in_texts = {folded(match[0]) for text in texts for match in _WORD.finditer(text)}
+        self._in_texts = {word for text in texts for word in _WORD.findall(folded(text))}
         self._names = people.names
-        self._bearers: dict[int, Bearer] = {}
+        self._bearers = _bearers(people.names)
         self._stand_ins: dict[tuple[bool, str], str] = {}  # (is it a surname, folded word) → stand-in
         self._used: set[str] = set()  # folded: two names never become the same
 
     def of(self, number: int, name: str) -> str:
         """What stands for this form of the name of person ``number``."""
         full = self._names[number - 1]
-        bearer = self._bearers.get(number)
-        if bearer is None:
-            bearer = self._bearers[number] = bearer_of(full)
+        bearer = self._bearers[number - 1]
         possessive = POSSESSIVE.search(name)
         words = [w for w in (name[: possessive.start()] if possessive else name).split() if bare(w)]
         telling = [w for w in words if folded(bare(w)) not in _LEFT_OUT] or words[-1:] or [full[-1]]
@@ -117,11 +117,25 @@ class Pseudonyms:
 
     def _is_free(self, name: str, word: str) -> bool:
         parts = _WORD.findall(folded(name))
-        return name[0].casefold() != word[0] and self._in_texts.isdisjoint(parts)
+        return folded(name)[0] != word[:1] and self._in_texts.isdisjoint(parts)
 
     def _draw(self, word: str, is_surname: bool) -> int:
         role = b"surname\0" if is_surname else b"given\0"
         return int.from_bytes(hmac.digest(self._key, role + word.encode(), hashlib.sha256)[:8], "big")
+
+
+def _bearers(names: Sequence[Words]) -> list[Bearer]:
+    """Of each name. Whether one of a single word is a surname, fuller names say before its letters do."""
+    bearers = [bearer_of(name) for name in names]
+    known: dict[str, bool] = {}
+    for name, bearer in zip(names, bearers, strict=True):
+        if len(name) > 1:
+            for word, is_surname in zip(name, bearer.is_surname, strict=True):
+                known.setdefault(word, is_surname)
+    for i, (name, bearer) in enumerate(zip(names, bearers, strict=True)):
+        if len(name) == 1 and name[0] in known:
+            bearers[i] = replace(bearer, is_surname=(known[name[0]],))
+    return bearers
 
 
 def _names(origin: Origin, is_surname: bool, bearer: Bearer) -> Sequence[str]:

@@ -83,6 +83,15 @@ def test_the_curl_command_gives_the_answer_shown() -> None:
     assert [token["person"] for token in sentence["tokens"]] == [1, 1, 0, 1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_command_of_redaction_answers_as_the_text_says() -> None:
+    (command,) = (block for block in blocks("sh", "redaction.md") if "/v1/redact" in block)
+    with process(model=BUNDLED) as service:
+        texts = [result["text"] for result in json.loads(run_shell(command, service))["texts"]]
+    assert texts == ["[PERSON_1] met [PERSON_2].", "[PERSON_1]'s notes"]
+    assert all(f"`{text}`" in PAGES["redaction.md"] for text in texts)
+
+
 def test_the_retraining_commands_make_a_model_that_serves(tmp_path: Path) -> None:
     (block,) = (block for block in blocks("sh") if "--init" in block)
     lines = [line.partition("#")[0].strip() for line in block.splitlines()]

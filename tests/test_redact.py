@@ -1,6 +1,7 @@
 """POST /v1/redact over a real socket: what is replaced, by what, and where it then stands."""
 
 import json
+import logging
 import re
 
 import orjson
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.problems import Problem
 from service.redact_schemas import RedactRequestJson, RedactResponse, redact_request
-from service.redaction import MASK, MODES
+from service.redaction import MASK, MODES, Person, with_namesakes
 from service.schemas import parsed
 from service.settings import ROOT
 from tests.running import check_problem, running
@@ -241,3 +242,81 @@ def test_the_same_key_invents_the_same_names_and_no_key_others(bundled):
     keyed = [redact(bundled, texts, "pseudonym", key=KEY) for _ in range(2)]
     assert keyed[0] == keyed[1]
     assert len({redact(bundled, texts, "pseudonym")[0]["text"] for _ in range(4)}) > 1
+
+
+# Nothing of a name gets out
+
+SYLLABLES = ["quux", "zeb", "wom", "vrax", "jilt", "ybb"]  # in no English word, in no answer of ours
+odd_word = st.lists(st.sampled_from(SYLLABLES), min_size=2, max_size=3).map(
+    lambda s: "".join(s).capitalize()
+)
+odd_name = st.lists(odd_word, min_size=1, max_size=3).map(" ".join)
+
+
+@pytest.mark.bundled
+@brief
+@given(st.lists(odd_name, min_size=1, max_size=4), st.sampled_from(MODES))
+def test_no_part_of_a_name_that_was_replaced_is_anywhere(bundled, names, mode):
+    text, persons = "", []
+    for name in names:
+        text += "Yesterday Mr. "
+        persons.append({"start": len(text), "end": len(text) + len(name)})
+        text += f"{name}'s mother spoke to the press. "
+    records = []
+    logger = logging.getLogger()
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    try:
+        request = {"texts": [text, text.upper()], "mode": mode, "key": KEY, "persons": [persons, persons]}
+        right = bundled.client.post("/v1/redact", json=request)
+        wrong = [
+            {**request, "persons": [persons, [*persons, persons[0]]]},
+            {**request, text: text},
+            {**request, "texts": [text, [text]]},
+            {**request, "mode": text},
+            {**request, "model": "nobody"},
+        ]
+        answers = [bundled.client.post("/v1/redact", json=each) for each in wrong]
+    finally:
+        logger.removeHandler(handler)
+    assert [right.status_code, *(each.status_code for each in answers)] == [200, 422, 422, 422, 422, 404]
+    told = [right.text, *(each.text for each in answers), bundled.client.get("/metrics").text]
+    told += [str(vars(record)) for record in records]
+    assert not [s for s in SYLLABLES if s in "".join(told).casefold()]
+
+
+@pytest.mark.bundled
+def test_a_bug_says_nothing_of_the_text(bundled, caplog, monkeypatch):
+    def broken(*_):
+        raise ValueError("cannot replace Zebedee Quux")
+
+    monkeypatch.setattr("service.redact.answer_bytes", broken)
+    request = {"texts": ["Zebedee Quux left."], "mode": "mask"}
+    answer = bundled.client.post("/v1/redact", json=request)
+    check_problem(answer, 500, "internal-error")
+    told = answer.text + str([vars(record) for record in caplog.records])
+    assert not re.search("zebedee|quux", told, re.IGNORECASE)
+
+
+@pytest.mark.bundled
+def test_the_model_finds_nobody_in_what_was_redacted(bundled):
+    """Against /v1/tag, at twice the threshold that redacts."""
+    cases = [path.read_text("utf-8") for path in sorted((ROOT / "tests" / "behaviour").glob("*.txt"))]
+    lines = [re.sub(r"[\[\]]", "", line) for line in "\n".join(cases).splitlines() if "[" in line]
+    texts = ["\n\n".join(lines[i : i + 25]) for i in range(0, len(lines), 25)]
+    for mode in ("mask", "label", "hash"):
+        for result in redact(bundled, texts, mode):
+            request = {"text": result["text"], "threshold": 0.1}
+            found = bundled.client.post("/v1/tag", json=request).json()["sentences"]
+            assert [p["text"] for s in found for p in s["persons"]] == []
+
+
+def test_a_sure_name_of_two_words_is_a_person_wherever_it_stands():
+    texts = ["Harry Potter left.", "a harry  potter spell, HARRY-POTTER, harry, potter"]
+    for score, expected in ((0.9, ["harry  potter", "HARRY-POTTER"]), (0.3, [])):
+        _, found = with_namesakes(texts, [[Person(0, 12, score)], []])
+        assert [texts[1][p.start : p.end] for p in found] == expected
+    # What is a person already stays as it is.
+    _, found = with_namesakes(texts, [[Person(0, 12, 0.9)], [Person(2, 7, 0.2)]])
+    assert [texts[1][p.start : p.end] for p in found] == ["harry", "HARRY-POTTER"]
