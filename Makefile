@@ -13,7 +13,7 @@ CORPUS := training/people
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help serve test check peers train bench soak clean
+.PHONY: help serve test check peers train bench soak picture clean
 help:
 	@echo "make serve [PORT=8000] [MODEL=artefacts/en-person]   serve the model at http://$(HOST):$(PORT)"
 	@echo "make test                                            linters, types and the whole test suite"
@@ -78,6 +78,10 @@ bench: $(VENV)/.training $(PEERS)/.ready
 soak: $(VENV)/.training
 	$(VENV)/bin/python benchmarks/soak.py --minutes $(MINUTES) --out runs/soak
 	$(VENV)/bin/python benchmarks/fuzz.py --out runs/fuzz
+
+# The README's picture of the page, from the page itself. Needs Chromium.
+picture: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.picture
 
 clean:
 	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, reload, scrape, stream, tag
+from service import catalogue, docs, health, openapi, page, redact, reload, scrape, stream, tag
 from service.compat import wire
 from service.edge import Edge
 from service.problems import Problem
@@ -71,14 +71,15 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    for each in (tag, stream, catalogue, reload, health, scrape):
+    for each in (tag, redact, stream, catalogue, reload, health, scrape):
         app.include_router(each.router(service))
     surfaces = wire.chosen(settings)
     for surface in surfaces:
         app.include_router(surface.router(service))
     app.include_router(docs.router(app, surfaces))
+    app.include_router(page.router())
     app.add_exception_handler(HTTPException, _refused)
-    straight = {each.PATH: each.endpoint(service) for each in (tag, stream)}
+    straight = {each.PATH: each.endpoint(service) for each in (tag, redact, stream)}
     app.add_middleware(
         Edge,
         straight=straight,

@@ -1,4 +1,4 @@
-"""GET /docs, the reference for people, made from /openapi.json; GET / leads there.
+"""GET /docs, the reference for people, made from /openapi.json.
 
 One page, with its style and script inside: nothing is fetched from anywhere else, and the content
 security policy says so. Every example can be copied as a curl command, or run in place.
@@ -254,14 +254,5 @@ def router(app: FastAPI, surfaces: Sequence[Surface] = ()) -> APIRouter:
         host = host if _PLAIN_HOST.fullmatch(host) else "127.0.0.1:8000"
         scheme = "https" if request.url.scheme == "https" else "http"
         return HTMLResponse(page(app.openapi(), f"{scheme}://{host}", surfaces), headers=HEADERS)
-
-    @router.get("/")
-    async def home() -> Response:
-        content = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Nametag</title>'
-            f"<style>{_STYLE}</style><h1>Nametag</h1><p>Finds people's names in text. "
-            'See <a href="/docs">the reference of its API</a>.</p></html>'
-        )
-        return HTMLResponse(content, headers=HEADERS)
 
     return router

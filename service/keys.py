@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import page
 from service.problems import Problem
 
 USER, ADMIN = "user", "admin"
 ROLES = (USER, ADMIN)
 # For probes, which carry no key, and for the pages that say how to use one.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"}) | page.PATHS
 # What a refused client is told it may send (RFC 6750, section 3).
 _CHALLENGE = {"www-authenticate": 'Bearer realm="nametag"'}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -103,6 +104,17 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     if not keys:
         raise KeysError(f"{path}: holds no keys, so nobody could ask anything")
     return tuple(keys)
+
+
+def read_secret(path: Path, *, least_chars: int) -> bytes:
+    """The secret that a file holds, without the white space about it. Raises KeysError."""
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    if len(secret) < least_chars:
+        raise KeysError(f"{path}: {len(secret)} characters, and at least {least_chars} are expected")
+    return secret.encode()
 
 
 def _of_parts(parts: list[str]) -> Key:

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from service import redact_schemas, schemas
 from service.keys import OPEN_PATHS
 from service.problems import KINDS, MEDIA_TYPE
-from service.schemas import SCHEMAS
 
 NDJSON = "application/x-ndjson"
 _REF = "#/components/schemas/{model}"
@@ -127,7 +127,8 @@ def complete(app: FastAPI, *, has_keys: bool) -> None:
         if app.openapi_schema is None:
             document = draw()
             _, definitions = models_json_schema(
-                [(model, "validation") for model in SCHEMAS], ref_template=_REF
+                [(model, "validation") for model in (*schemas.SCHEMAS, *redact_schemas.SCHEMAS)],
+                ref_template=_REF,
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
             document["components"]["securitySchemes"] = SECURITY_SCHEMES

@@ -28,11 +28,11 @@ from service.problems import Problem, invalid, too_large
 # What the JSON is
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _TagOptions(_Strict):
+class _TagOptions(Strict):
     offset_unit: Literal["codepoint", "utf16", "utf8"] = Field(
         "codepoint", description="What every `start` and `end` of characters counts."
     )
@@ -67,7 +67,7 @@ class TagDocument(_TagOptions):
 TagRequestJson = TagSentences | TagDocument
 
 
-class TokenJson(_Strict):
+class TokenJson(Strict):
     text: str
     start: int = Field(description="Offset of the first character, in the unit asked for.")
     end: int = Field(description="Offset past the last character.")
@@ -76,7 +76,7 @@ class TokenJson(_Strict):
     score: float = Field(ge=0, le=1, description="The model's marginal probability of the label.")
 
 
-class PersonJson(_Strict):
+class PersonJson(Strict):
     text: str
     start: int
     end: int
@@ -85,18 +85,18 @@ class PersonJson(_Strict):
     score: float = Field(ge=0, le=1, description="The probability that exactly this span is a person.")
 
 
-class SentenceJson(_Strict):
+class SentenceJson(Strict):
     text: str
     tokens: list[TokenJson]
     persons: list[PersonJson]
 
 
-class ModelRef(_Strict):
+class ModelRef(Strict):
     name: str
     version: str
 
 
-class TagResponse(_Strict):
+class TagResponse(Strict):
     model: ModelRef
     offset_unit: Literal["codepoint", "utf16", "utf8"]
     sentences: list[SentenceJson]
@@ -125,7 +125,7 @@ class TagLineResponse(TagResponse):
     id: str | int | float | None = _ID
 
 
-class ModelSummary(_Strict):
+class ModelSummary(Strict):
     name: str
     version: str
     default: bool = Field(description="Whether requests that name no model are answered by it.")
@@ -139,7 +139,7 @@ class ModelSummary(_Strict):
     backend: str
 
 
-class ModelList(_Strict):
+class ModelList(Strict):
     models: list[ModelSummary]
 
 
@@ -153,7 +153,7 @@ class ModelDetails(ModelSummary):
     card: str = Field(description="The model card, in Markdown.")
 
 
-class LoadPath(_Strict):
+class LoadPath(Strict):
     """Load the model of this folder."""
 
     path: str = Field(
@@ -162,19 +162,19 @@ class LoadPath(_Strict):
     )
 
 
-class LoadVersion(_Strict):
+class LoadVersion(Strict):
     """Load this version: the one that is loaded still, or the one such folder that holds it."""
 
     version: str
 
 
-class UnloadVersion(_Strict):
+class UnloadVersion(Strict):
     """Drop this version, which must not be the one that the bare name means."""
 
     version: str
 
 
-class ChangeResponse(_Strict):
+class ChangeResponse(Strict):
     name: str
     version: str = Field(description="What the bare name means now, on every worker.")
     previous: str | None = Field(
@@ -184,11 +184,11 @@ class ChangeResponse(_Strict):
     unloaded: list[str] = Field(description="What is no longer loaded, as `name@version`.")
 
 
-class Health(_Strict):
+class Health(Strict):
     status: Literal["live", "ready"]
 
 
-class ErrorJson(_Strict):
+class ErrorJson(Strict):
     pointer: Annotated[str, Field(description="Where: a JSON pointer (RFC 6901).")]
     kind: str = Field(description="What kind of value is there.")
     expected: str
@@ -325,29 +325,48 @@ def tag_request(value: Any, *, max_sentences: int) -> TagRequest:
     """Checks a parsed body. Raises Problem: invalid-request, too-large."""
     if type(value) is not dict:
         raise invalid("", kind_of(value), "an object with `sentences` or `text`")
-    if not value.keys() <= _FIELDS:
-        name = next(name for name in value if name not in _FIELDS)
-        raise invalid(f"/{_shown(name)}", "an unknown field", "one of " + ", ".join(sorted(_FIELDS)))
+    check_fields(value, _FIELDS)
     if ("sentences" in value) == ("text" in value):
         both = "both `sentences` and `text`" if "text" in value else "neither `sentences` nor `text`"
         raise invalid("", f"an object with {both}", "an object with exactly one of them")
-    unit = value.get("offset_unit", "codepoint")
-    if unit not in UNITS or type(unit) is not str:
-        kind = "another string" if type(unit) is str else kind_of(unit)
-        raise invalid("/offset_unit", kind, "one of " + ", ".join(UNITS))
-    threshold = value.get("threshold")
-    if threshold is not None and (type(threshold) not in (float, int) or not 0 <= threshold <= 1):
-        kind = "a number out of range" if type(threshold) in (float, int) else kind_of(threshold)
-        raise invalid("/threshold", kind, "a number from 0 to 1")
-    model = value.get("model")
-    if model is not None and type(model) is not str:
-        raise invalid("/model", kind_of(model), "a model's name, or name@version")
+    unit, threshold, model = offset_unit(value), threshold_of(value), model_name(value)
     sentences, text = value.get("sentences"), value.get("text", "")
     if type(text) is not str:
         raise invalid("/text", kind_of(text), "a string")
     if "sentences" in value:
         _check_sentences(sentences, max_sentences)
     return TagRequest(sentences, text, unit, threshold, model)
+
+
+def check_fields(value: dict[str, Any], fields: frozenset[str]) -> None:
+    """Raises Problem (invalid-request) for a field that is none of these."""
+    if not value.keys() <= fields:
+        name = next(name for name in value if name not in fields)
+        raise invalid(f"/{_shown(name)}", "an unknown field", "one of " + ", ".join(sorted(fields)))
+
+
+def offset_unit(value: dict[str, Any]) -> str:
+    """Raises Problem (invalid-request), as do the next two."""
+    unit = value.get("offset_unit", "codepoint")
+    if type(unit) is not str or unit not in UNITS:
+        kind = "another string" if type(unit) is str else kind_of(unit)
+        raise invalid("/offset_unit", kind, "one of " + ", ".join(UNITS))
+    return unit
+
+
+def threshold_of(value: dict[str, Any]) -> float | None:
+    threshold: float | None = value.get("threshold")
+    if threshold is not None and (type(threshold) not in (float, int) or not 0 <= threshold <= 1):
+        kind = "a number out of range" if type(threshold) in (float, int) else kind_of(threshold)
+        raise invalid("/threshold", kind, "a number from 0 to 1")
+    return threshold
+
+
+def model_name(value: dict[str, Any]) -> str | None:
+    model: str | None = value.get("model")
+    if model is not None and type(model) is not str:
+        raise invalid("/model", kind_of(model), "a model's name, or name@version")
+    return model
 
 
 def _check_sentences(sentences: Any, max_sentences: int) -> None:

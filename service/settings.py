@@ -123,10 +123,10 @@ class Settings:
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
     backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
     workers: int = _setting(
-        1,
+        0,
         _whole(0, 256),
         "processes, each with its own copy of the models; 0 is one for each CPU that may be "
-        "used, by affinity and cgroup quota: more are of no use",
+        "used, by affinity and cgroup quota, and a single one where a GPU computes: more are of no use",
     )
     # Intra-op threads spin while they wait for each other: two collapse when anything else runs.
     threads: int = _setting(1, _whole(1, 256), "threads one batch computes with; rather add workers")
@@ -135,6 +135,11 @@ class Settings:
         None,
         _Kind(_path, "a file that `python -m service new-key` writes lines for"),
         "keys that requests must carry; none are asked for where it is not set. Read at the start",
+    )
+    redaction_key_file: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a file that holds a secret of 16 characters or more"),
+        "the key of POST /v1/redact's hashes where a request gives none. Read at the start",
     )
     cors_origins: tuple[str, ...] = _setting(
         (),

@@ -8,10 +8,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from service.admission import Admission
-from service.keys import Keyring, read_keys
+from service.keys import Keyring, read_keys, read_secret
 from service.metrics import Metrics
 from service.models import Models, ServedModel
 from service.problems import Problem
+from service.redaction import MIN_KEY_CHARS
 from service.settings import Settings
 from service.switch import Switch
 from service.window import Streams
@@ -34,6 +35,9 @@ class Service:
         self.keys: Keyring | None = None
         if settings.keys_file is not None:
             self.keys = Keyring(read_keys(settings.keys_file), workers=max(1, settings.workers))
+        self.redaction_key = b""
+        if settings.redaction_key_file is not None:
+            self.redaction_key = read_secret(settings.redaction_key_file, least_chars=MIN_KEY_CHARS)
         self.metrics = Metrics(metrics_folder)
         self.models = Models(settings, self.metrics)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)

@@ -67,22 +67,44 @@ def cut_sentences(
     return cuts
 
 
-def cut_document(text: str, model: ServedModel, settings: Settings) -> list[Cut]:
-    """The sentences found in one text. Raises Problem (too-large)."""
-    check_chars(text, "/text", settings)
+def cut_document(
+    text: str, model: ServedModel, settings: Settings, pointer: str = "/text", n_tokens: int = 0
+) -> list[Cut]:
+    """The sentences found in one text. Raises Problem (too-large).
+
+    ``n_tokens``: of the request's other texts.
+    """
+    check_chars(text, pointer, settings)
     tokens = model.tagger.tokenise(text)
-    return cut_ranges(text, tokens, model.tagger.sentences(text, tokens), settings)
+    return cut_ranges(text, tokens, model.tagger.sentences(text, tokens), settings, pointer, n_tokens)
 
 
 def cut_ranges(
-    text: str, tokens: Tokens, ranges: Sequence[tuple[int, int]], settings: Settings
+    text: str,
+    tokens: Tokens,
+    ranges: Sequence[tuple[int, int]],
+    settings: Settings,
+    pointer: str = "/text",
+    n_tokens: int = 0,
 ) -> list[Cut]:
-    """A text's sentences, given as token ranges, none empty. Raises Problem (too-large)."""
-    check_total(len(tokens), settings)
+    """A text's sentences, given as token ranges, none empty. As ``cut_document``."""
+    check_total(n_tokens + len(tokens), settings)
+    cuts = _parts(text, tokens, ranges)
+    for cut in cuts:
+        _check_tokens(cut.tokens, pointer, settings)
+    return cuts
+
+
+def cut_unchecked(text: str, model: ServedModel) -> list[Cut]:
+    """The sentences found in a text that is made of one whose size was checked."""
+    tokens = model.tagger.tokenise(text)
+    return _parts(text, tokens, model.tagger.sentences(text, tokens))
+
+
+def _parts(text: str, tokens: Tokens, ranges: Sequence[tuple[int, int]]) -> list[Cut]:
     cuts = []
     for first, last in ranges:
         part = tokens.slice(first, last)
-        _check_tokens(part, "/text", settings)
         cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
     return cuts
 

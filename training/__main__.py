@@ -102,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--sentences", type=_positive, default=20_000)
     _common(write)
 
+    origins = command(
+        "name-origins", _name_origins, "Learn to guess the origin of names, for invented ones like them."
+    )
+    origins.add_argument("--names", type=Path, required=True, help="folder of name lists by country")
+    origins.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    _common(origins)
+
     label = command("label", _label, "Label raw text by a model, as soft labels for another to learn from.")
     label.add_argument("model", type=Path, metavar="MODEL", help="the teacher, a model folder")
     label.add_argument(
@@ -388,6 +395,18 @@ def _synthesise(arguments: argparse.Namespace) -> int:
 
     a = arguments
     print(f"{a.out}: {write_corpus(read_names(a.names), a.out, a.sentences, a.seed):,} sentences")
+    return 0
+
+
+def _name_origins(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from training.name_origins import make
+
+    a = arguments
+    torch.set_num_threads(a.threads)
+    for name, figure in make(a.names, a.out, seed=a.seed).items():
+        print(f"{name}: {figure}")
     return 0
 
 

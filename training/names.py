@@ -42,13 +42,13 @@ class Names:
         return " ".join([given, *middle, family]).split()
 
 
-def _is_latin(name: str) -> bool:
+def is_latin(name: str) -> bool:
     letters = [c for c in name if c.isalpha()]
     return bool(letters) and all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
 
 
 def _cleaned(names: dict[str, set[str]]) -> dict[str, list[str]]:
-    kept = {origin: sorted(n for n in found if _is_latin(n)) for origin, found in names.items()}
+    kept = {origin: sorted(n for n in found if is_latin(n)) for origin, found in names.items()}
     return {origin: found for origin, found in sorted(kept.items()) if len(found) >= 5}
 
 

@@ -1,0 +1,237 @@
+"""The JSON edges of POST /v1/redact: a parsed body in, a frozen request out; and what both ways look like.
+
+Read by hand, as service/schemas.py says why; tests/test_redact.py holds it against the models here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from service.offsets import converted, table_of
+from service.problems import invalid, too_large
+from service.redaction import KEYED, MIN_KEY_CHARS, MODES, THRESHOLD, Person, Redacted
+from service.schemas import (
+    ModelRef,
+    Strict,
+    check_fields,
+    kind_of,
+    model_name,
+    offset_unit,
+    threshold_of,
+)
+
+MAX_KEY_CHARS = 1024
+
+
+class SpanJson(Strict):
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+
+class RedactRequestJson(Strict):
+    """Texts, and what is to stand in place of the persons in them."""
+
+    texts: list[str] = Field(description="Documents. Persons are the same throughout all of them.")
+    mode: Literal["mask", "label", "hash", "pseudonym"] = Field(
+        description="`mask`: █████, whatever the name. `label`: [PERSON_1], a number for each person. "
+        "`hash`: [PERSON_3f2a90c1b2d4e6f8], of the name and the key, so the same in every request with "
+        "that key. `pseudonym`: invented names."
+    )
+    offset_unit: Literal["codepoint", "utf16", "utf8"] = Field(
+        "codepoint", description="What every offset counts, those of `persons` too."
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description=f"Persons that score this or more are replaced. Default: {THRESHOLD}, which replaces "
+        "too much rather than too little.",
+    )
+    model: str | None = Field(
+        None, description="`name` or `name@version`. Default: the first model that was loaded."
+    )
+    key: str | None = Field(
+        None,
+        min_length=MIN_KEY_CHARS,
+        max_length=MAX_KEY_CHARS,
+        description="For `hash`, unless the service has a key of its own: a secret, which whoever may "
+        "read the hashes must not know or guess. For `pseudonym`: the same key chooses the same names for "
+        "the same request; without one they are drawn at random. The other modes do not look at it.",
+    )
+    persons: list[list[SpanJson]] | None = Field(
+        None,
+        description="What to replace, one list for each text, in order and without overlaps. Default: "
+        "what the model finds, then what it finds in the result, until it finds nothing more; and "
+        "wherever else the name of one stands, if it is sure and has two words or more.",
+    )
+
+
+class ReplacementJson(Strict):
+    start: int = Field(description="Where the person stood in the text that was sent.")
+    end: int
+    new_start: int = Field(description="Where the replacement stands in `text`.")
+    new_end: int
+    replacement: str
+    person: int = Field(
+        description="From 1; the same number is the same person throughout the request: the full name, a "
+        "part of it that is nobody else's, with or without initials, in any case."
+    )
+    score: float = Field(ge=0, le=1, description="The model's; 1 where `persons` says so.")
+
+
+class RedactedJson(Strict):
+    text: str
+    replacements: list[ReplacementJson]
+
+
+class RedactResponse(Strict):
+    model: ModelRef
+    mode: Literal["mask", "label", "hash", "pseudonym"]
+    offset_unit: Literal["codepoint", "utf16", "utf8"]
+    texts: list[RedactedJson] = Field(description="One for each text, in order.")
+
+
+SCHEMAS: tuple[type[BaseModel], ...] = (RedactRequestJson, RedactResponse)
+
+
+@dataclass(frozen=True, slots=True)
+class RedactRequest:
+    """``persons``: in code points, or None where they are to be found; ``key``: empty where none came."""
+
+    texts: list[str]
+    mode: str
+    offset_unit: str
+    threshold: float
+    model: str | None
+    key: bytes
+    persons: list[list[Person]] | None
+
+
+_FIELDS = frozenset({"texts", "mode", "offset_unit", "threshold", "model", "key", "persons"})
+_SPAN_FIELDS = frozenset({"start", "end"})
+
+
+def redact_request(value: Any, *, max_texts: int, max_chars: int, has_key: bool) -> RedactRequest:
+    """Checks a parsed body. ``has_key``: whether the service has a key. Raises Problem: invalid-request,
+    too-large."""
+    if type(value) is not dict:
+        raise invalid("", kind_of(value), "an object with `texts` and `mode`")
+    check_fields(value, _FIELDS)
+    for name in ("texts", "mode"):
+        if name not in value:
+            raise invalid("", f"an object without `{name}`", "an object with `texts` and `mode`")
+    mode = value["mode"]
+    if type(mode) is not str or mode not in MODES:
+        kind = "another string" if type(mode) is str else kind_of(mode)
+        raise invalid("/mode", kind, "one of " + ", ".join(MODES))
+    unit, threshold, model = offset_unit(value), threshold_of(value), model_name(value)
+    texts = value["texts"]
+    if type(texts) is not list:
+        raise invalid("/texts", kind_of(texts), "an array")
+    if len(texts) > max_texts:
+        raise too_large("max_sentences", max_texts, len(texts), "texts", pointer="#/texts")
+    for i, text in enumerate(texts):
+        if type(text) is not str:
+            raise invalid(f"/texts/{i}", kind_of(text), "a string")
+        if len(text) > max_chars:
+            raise too_large(
+                "max_document_chars", max_chars, len(text), "characters of one text",
+                pointer=f"#/texts/{i}",
+            )  # fmt: skip
+    key = _key(value.get("key"), mode, has_key=has_key)
+    persons = None
+    if value.get("persons") is not None:
+        persons = _persons(value["persons"], texts, unit)
+    return RedactRequest(
+        texts, mode, unit, THRESHOLD if threshold is None else threshold, model, key, persons
+    )
+
+
+def _key(key: Any, mode: str, *, has_key: bool) -> bytes:
+    if key is None:
+        if mode == "hash" and not has_key:
+            expected = "an object with `key`: hashes without one can be undone by trying names"
+            raise invalid("", "an object with neither a `key` nor a key of the service", expected)
+        return b""
+    expected = f"a string of {MIN_KEY_CHARS} to {MAX_KEY_CHARS} characters"
+    if type(key) is not str:
+        raise invalid("/key", kind_of(key), expected)
+    if not MIN_KEY_CHARS <= len(key) <= MAX_KEY_CHARS:
+        raise invalid("/key", f"a string of {len(key):,}", expected)
+    return key.encode() if mode in KEYED else b""
+
+
+def _persons(value: Any, texts: Sequence[str], unit: str) -> list[list[Person]]:
+    expected = f"an array of {len(texts):,} arrays, one for each text"
+    if type(value) is not list:
+        raise invalid("/persons", kind_of(value), expected)
+    if len(value) != len(texts):
+        raise invalid("/persons", f"an array of {len(value):,}", expected)
+    return [
+        _spans(spans, text, unit, f"/persons/{i}")
+        for i, (spans, text) in enumerate(zip(value, texts, strict=True))
+    ]
+
+
+def _spans(spans: Any, text: str, unit: str, pointer: str) -> list[Person]:
+    """One text's, in code points."""
+    if type(spans) is not list:
+        raise invalid(pointer, kind_of(spans), "an array of objects with `start` and `end`")
+    table = table_of(text, unit)
+    length = len(text) if table is None else int(table[-1])
+    found: list[Person] = []
+    at = 0
+    for j, span in enumerate(spans):
+        here = f"{pointer}/{j}"
+        if type(span) is not dict or span.keys() != _SPAN_FIELDS:
+            kind = "an object of other fields" if type(span) is dict else kind_of(span)
+            raise invalid(here, kind, "an object with `start` and `end` alone")
+        for name in ("start", "end"):
+            if type(span[name]) is not int:
+                raise invalid(f"{here}/{name}", kind_of(span[name]), "a whole number")
+        start, end = span["start"], span["end"]
+        if not at <= start < end <= length:
+            where = f"from {start:,} to {end:,}"
+            allowed = f"from {at:,} on, where the one before ends, to {length:,}, where the text ends"
+            raise invalid(here, where, f"a span that is not empty, {allowed},")
+        at = end
+        if table is not None:
+            points = np.searchsorted(table, (start, end))
+            if table[points[0]] != start or table[points[1]] != end:
+                raise invalid(here, "a span that cuts a character in two", "a span of whole characters")
+            start, end = map(int, points)
+        found.append(Person(start, end, 1.0))
+    return found
+
+
+def result_json(result: Redacted, old: str, unit: str) -> dict[str, Any]:
+    """One entry of the answer. ``old``: the text as it was."""
+    old_table, new_table = table_of(old, unit), table_of(result.text, unit)
+    made = result.replacements
+    offsets = zip(
+        converted(old_table, [each.start for each in made]),
+        converted(old_table, [each.end for each in made]),
+        converted(new_table, [each.new_start for each in made]),
+        converted(new_table, [each.new_end for each in made]),
+        strict=True,
+    )
+    return {
+        "text": result.text,
+        "replacements": [
+            {
+                "start": start,
+                "end": end,
+                "new_start": new_start,
+                "new_end": new_end,
+                "replacement": each.text,
+                "person": each.person,
+                "score": round(each.score, 6),
+            }
+            for each, (start, end, new_start, new_end) in zip(made, offsets, strict=True)
+        ],
+    }

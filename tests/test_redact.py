@@ -1,0 +1,322 @@
+"""POST /v1/redact over a real socket: what is replaced, by what, and where it then stands."""
+
+import json
+import logging
+import re
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from service.problems import Problem
+from service.redact_schemas import RedactRequestJson, RedactResponse, redact_request
+from service.redaction import MASK, MODES, Person, with_namesakes
+from service.schemas import parsed
+from service.settings import ROOT
+from tests.running import check_problem, running
+from tests.strategies import any_text, brief, thorough
+
+BUNDLED = ROOT / "artefacts" / "en-person"
+KEY = "nobody can guess it"
+CUT = {
+    "codepoint": lambda text, start, end: text[start:end],
+    "utf16": lambda text, start, end: text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le"),
+    "utf8": lambda text, start, end: text.encode()[start:end].decode(),
+}
+
+
+@pytest.fixture(scope="module")
+def service(tiny_artefact):
+    with running(tiny_artefact) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    with running(BUNDLED) as service:
+        yield service
+
+
+def redact(service, texts, mode, **options):
+    options = {"key": KEY, **options} if mode == "hash" else options
+    answer = service.client.post("/v1/redact", json={"texts": texts, "mode": mode, **options})
+    assert answer.status_code == 200, answer.text
+    RedactResponse.model_validate_json(answer.content)
+    return answer.json()["texts"]
+
+
+def refused(service, **request):
+    return check_problem(service.client.post("/v1/redact", json=request), 422, "invalid-request")
+
+
+def check_offsets(text, result, unit):
+    """Both texts are the same but for the replacements, each of which stands where it says."""
+    cut, old, new = CUT[unit], 0, 0
+    kept = []
+    for each in result["replacements"]:
+        assert old <= each["start"] < each["end"]
+        kept.append((cut(text, old, each["start"]), cut(result["text"], new, each["new_start"])))
+        assert cut(result["text"], each["new_start"], each["new_end"]) == each["replacement"]
+        old, new = each["end"], each["new_end"]
+    kept.append((cut(text, old, len(text) * 4), cut(result["text"], new, len(result["text"]) * 4)))
+    assert all(before == after for before, after in kept)
+
+
+@pytest.mark.parametrize("unit", CUT)
+@pytest.mark.parametrize("mode", MODES)
+def test_offsets_are_exact_in_both_texts_and_in_every_unit(service, unit, mode):
+    texts = [
+        "👩‍🚀 Harry Potter met José Nuñez 🎉 in London.",
+        "",
+        "王小明 met Hermione\n\nGranger’s 🏴 owl.",
+    ]
+    found = redact(service, texts, mode, offset_unit=unit, threshold=0.01)
+    assert sum(len(result["replacements"]) for result in found) > 2
+    for text, result in zip(texts, found, strict=True):
+        check_offsets(text, result, unit)
+
+
+@st.composite
+def texts_with_spans(draw):
+    texts = draw(st.lists(any_text.filter(lambda t: not re.search("[\ud800-\udfff]", t)), max_size=3))
+    persons = []
+    for text in texts:
+        marks = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
+        persons.append([{"start": a, "end": b} for a, b in zip(marks[::2], marks[1::2], strict=False)])
+    return texts, persons
+
+
+@brief
+@given(texts_with_spans(), st.sampled_from(MODES))
+def test_whatever_spans_are_asked_for_exactly_they_are_replaced(service, asked, mode):
+    texts, persons = asked
+    for text, spans, result in zip(
+        texts, persons, redact(service, texts, mode, persons=persons), strict=True
+    ):
+        check_offsets(text, result, "codepoint")
+        assert [{"start": r["start"], "end": r["end"]} for r in result["replacements"]] == spans
+        assert {r["score"] for r in result["replacements"]} <= {1.0}
+
+
+def test_spans_count_in_the_unit_that_is_asked_for(service):
+    text = "🎉 Ada Lovelace wrote."
+    for unit, start in (("codepoint", 2), ("utf16", 3), ("utf8", 5)):
+        persons = [[{"start": start, "end": start + 12}]]
+        (result,) = redact(service, [text], "mask", persons=persons, offset_unit=unit)
+        assert result["text"] == f"🎉 {MASK} wrote."
+
+
+@pytest.mark.parametrize(
+    ("persons", "pointer"),
+    [
+        (1, "#/persons"),
+        ([], "#/persons"),
+        ([[], []], "#/persons"),
+        ([1], "#/persons/0"),
+        ([[1]], "#/persons/0/0"),
+        ([[{"start": 0}]], "#/persons/0/0"),
+        ([[{"start": 0, "end": 1, "text": "Ann"}]], "#/persons/0/0"),
+        ([[{"start": 0.5, "end": 1}]], "#/persons/0/0/start"),
+        ([[{"start": 0, "end": True}]], "#/persons/0/0/end"),
+        ([[{"start": -1, "end": 1}]], "#/persons/0/0"),
+        ([[{"start": 1, "end": 1}]], "#/persons/0/0"),
+        ([[{"start": 1, "end": 99}]], "#/persons/0/0"),
+        ([[{"start": 2, "end": 3}, {"start": 0, "end": 1}]], "#/persons/0/1"),
+        ([[{"start": 0, "end": 3}, {"start": 2, "end": 4}]], "#/persons/0/1"),
+    ],
+)
+def test_spans_that_are_none_are_refused_with_their_place(service, persons, pointer):
+    problem = refused(service, texts=["Ann Smith left."], mode="mask", persons=persons)
+    assert problem["errors"][0]["pointer"] == pointer
+    assert "Ann" not in json.dumps(problem)
+
+
+def test_a_span_that_cuts_a_character_in_two_is_refused(service):
+    for start, end in ((1, 3), (0, 1)):
+        persons = [[{"start": start, "end": end}]]
+        refused(service, texts=["🎉 Ann"], mode="mask", persons=persons, offset_unit="utf16")
+
+
+def test_a_hash_takes_a_key_that_is_not_short_and_quotes_none(service):
+    refused(service, texts=["Ann"], mode="hash")
+    for mode in MODES:
+        problem = refused(service, texts=["Ann"], mode=mode, key="swordfish")
+        assert "swordfish" not in json.dumps(problem)
+
+
+def test_the_service_may_have_a_key_of_its_own(tiny_artefact, tmp_path):
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    persons = [[{"start": 0, "end": 3}]]
+    with running(tiny_artefact, redaction_key_file=path) as service:
+        request = {"texts": ["Ann"], "mode": "hash", "persons": persons}
+        (result,) = service.client.post("/v1/redact", json=request).json()["texts"]
+        (with_same,) = redact(service, ["Ann"], "hash", persons=persons)
+        (with_other,) = redact(service, ["Ann"], "hash", persons=persons, key="another that is long")
+    assert re.fullmatch(r"\[PERSON_[0-9a-f]{16}\]", result["text"])
+    assert result == with_same != with_other
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.text("ab", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "texts": st.lists(st.text("ab "), max_size=3) | anything,
+        "mode": st.sampled_from(MODES) | anything,
+        "offset_unit": st.sampled_from(["codepoint", "utf16", "utf8"]) | anything,
+        "threshold": st.floats(0, 1) | anything,
+        "model": st.text("ab") | anything,
+        "key": st.just(KEY) | anything,
+        "colour": anything,
+    },
+)
+
+
+@thorough
+@given(requests | anything)
+def test_what_is_read_is_what_the_published_schema_allows(value):
+    try:
+        TypeAdapter(RedactRequestJson).validate_python(value)
+        allowed = True
+    except ValidationError:
+        allowed = False
+    try:
+        read = redact_request(parsed(orjson.dumps(value)), max_texts=9, max_chars=99, has_key=True)
+    except Problem as raised:
+        assert (raised.code, allowed) == ("invalid-request", False)  # noqa: PT017 - either may be right
+    else:
+        assert allowed
+        assert read.texts == value["texts"]
+
+
+def test_limits_are_those_of_documents(tiny_artefact):
+    with running(
+        tiny_artefact, max_sentences=2, max_document_chars=40, max_request_tokens=12, max_sentence_tokens=8
+    ) as service:
+        for texts, limit in (
+            (["a"] * 3, "max_sentences"),
+            (["a", "b" * 41], "max_document_chars"),
+            (["a b c d e f", "a b c d. e f g"], "max_request_tokens"),
+            (["a b c d e f g h i"], "max_sentence_tokens"),
+        ):  # fmt: skip
+            answer = service.client.post("/v1/redact", json={"texts": texts, "mode": "mask"})
+            assert check_problem(answer, 413, "too-large")["limit"] == limit
+        # What a name becomes has more tokens than the name; that is nobody's fault.
+        for mode in MODES:
+            redact(service, ["Harry Potter met Hermione Granger in London . ,"[:40]], mode, threshold=0.01)
+
+
+# With the model that is bundled
+
+
+@pytest.mark.bundled
+def test_a_person_is_the_same_throughout_a_request(bundled):
+    texts = ["Harry Potter met HERMIONE GRANGER.", "Mr. Potter's owl saw Hermione, and harry potter left."]
+    first, second = (result["text"] for result in redact(bundled, texts, "label"))
+    assert first == "[PERSON_1] met [PERSON_2]."
+    assert second == "Mr. [PERSON_1]'s owl saw [PERSON_2], and [PERSON_1] left."
+
+
+@pytest.mark.bundled
+def test_an_invented_name_follows_its_person_in_every_form(bundled):
+    texts = ["Harry Potter met HERMIONE GRANGER.", "Mr. Potter's owl saw Hermione, and harry potter left."]
+    first, second = (result["text"] for result in redact(bundled, texts, "pseudonym"))
+    match = re.fullmatch(r"(\w+) (\w+) met ([A-Z]+) ([A-Z]+)\.", first)
+    given_name, surname, her, _ = match.groups()
+    shown = f"Mr. {surname}'s owl saw {her.capitalize()}, and {given_name.lower()} {surname.lower()} left."
+    assert second == shown
+    assert not re.search("harry|potter|hermione|granger", first + second, re.IGNORECASE)
+
+
+@pytest.mark.bundled
+def test_the_same_key_invents_the_same_names_and_no_key_others(bundled):
+    texts = ["Harry Potter met Hermione Granger, Ron Weasley, Albus Dumbledore and Severus Snape."]
+    keyed = [redact(bundled, texts, "pseudonym", key=KEY) for _ in range(2)]
+    assert keyed[0] == keyed[1]
+    assert len({redact(bundled, texts, "pseudonym")[0]["text"] for _ in range(4)}) > 1
+
+
+# Nothing of a name gets out
+
+SYLLABLES = ["quux", "zeb", "wom", "vrax", "jilt", "ybb"]  # in no English word, in no answer of ours
+odd_word = st.lists(st.sampled_from(SYLLABLES), min_size=2, max_size=3).map(
+    lambda s: "".join(s).capitalize()
+)
+odd_name = st.lists(odd_word, min_size=1, max_size=3).map(" ".join)
+
+
+@pytest.mark.bundled
+@brief
+@given(st.lists(odd_name, min_size=1, max_size=4), st.sampled_from(MODES))
+def test_no_part_of_a_name_that_was_replaced_is_anywhere(bundled, names, mode):
+    text, persons = "", []
+    for name in names:
+        text += "Yesterday Mr. "
+        persons.append({"start": len(text), "end": len(text) + len(name)})
+        text += f"{name}'s mother spoke to the press. "
+    records = []
+    logger = logging.getLogger()
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    try:
+        request = {"texts": [text, text.upper()], "mode": mode, "key": KEY, "persons": [persons, persons]}
+        right = bundled.client.post("/v1/redact", json=request)
+        wrong = [
+            {**request, "persons": [persons, [*persons, persons[0]]]},
+            {**request, text: text},
+            {**request, "texts": [text, [text]]},
+            {**request, "mode": text},
+            {**request, "model": "nobody"},
+        ]
+        answers = [bundled.client.post("/v1/redact", json=each) for each in wrong]
+    finally:
+        logger.removeHandler(handler)
+    assert [right.status_code, *(each.status_code for each in answers)] == [200, 422, 422, 422, 422, 404]
+    told = [right.text, *(each.text for each in answers), bundled.client.get("/metrics").text]
+    told += [str(vars(record)) for record in records]
+    assert not [s for s in SYLLABLES if s in "".join(told).casefold()]
+
+
+@pytest.mark.bundled
+def test_a_bug_says_nothing_of_the_text(bundled, caplog, monkeypatch):
+    def broken(*_):
+        raise ValueError("cannot replace Zebedee Quux")
+
+    monkeypatch.setattr("service.redact.answer_bytes", broken)
+    request = {"texts": ["Zebedee Quux left."], "mode": "mask"}
+    answer = bundled.client.post("/v1/redact", json=request)
+    check_problem(answer, 500, "internal-error")
+    told = answer.text + str([vars(record) for record in caplog.records])
+    assert not re.search("zebedee|quux", told, re.IGNORECASE)
+
+
+@pytest.mark.bundled
+def test_the_model_finds_nobody_in_what_was_redacted(bundled):
+    """Against /v1/tag, at twice the threshold that redacts."""
+    cases = [path.read_text("utf-8") for path in sorted((ROOT / "tests" / "behaviour").glob("*.txt"))]
+    lines = [re.sub(r"[\[\]]", "", line) for line in "\n".join(cases).splitlines() if "[" in line]
+    texts = ["\n\n".join(lines[i : i + 25]) for i in range(0, len(lines), 25)]
+    for mode in ("mask", "label", "hash"):
+        for result in redact(bundled, texts, mode):
+            request = {"text": result["text"], "threshold": 0.1}
+            found = bundled.client.post("/v1/tag", json=request).json()["sentences"]
+            assert [p["text"] for s in found for p in s["persons"]] == []
+
+
+def test_a_sure_name_of_two_words_is_a_person_wherever_it_stands():
+    texts = ["Harry Potter left.", "a harry  potter spell, HARRY-POTTER, harry, potter"]
+    for score, expected in ((0.9, ["harry  potter", "HARRY-POTTER"]), (0.3, [])):
+        _, found = with_namesakes(texts, [[Person(0, 12, score)], []])
+        assert [texts[1][p.start : p.end] for p in found] == expected
+    # What is a person already stays as it is.
+    _, found = with_namesakes(texts, [[Person(0, 12, 0.9)], [Person(2, 7, 0.2)]])
+    assert [texts[1][p.start : p.end] for p in found] == ["harry", "HARRY-POTTER"]
