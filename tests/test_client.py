@@ -346,6 +346,22 @@ def test_redaction_asks_once_and_reads_what_was_replaced():
     assert json.loads(request.content) == {"texts": ["Ann"], "mode": "label", "threshold": 0.2}
 
 
+def test_redaction_gives_what_the_service_does(service, url):
+    with Nametag(url) as nametag:
+        (found,) = nametag.redact([TEXT], "mask", offset_unit="utf16")
+        with pytest.raises(Refused, match="invalid-request"):
+            nametag.redact([TEXT], "paint")
+    body = {"texts": [TEXT], "mode": "mask", "offset_unit": "utf16"}
+    (said,) = service.client.post("/v1/redact", json=body).json()["texts"]
+    assert found.text == said["text"] != TEXT
+    assert [vars_of(each) for each in found.replacements] == said["replacements"]
+    assert run(url, lambda nametag: nametag.redact([TEXT], "mask", offset_unit="utf16")) == [found]
+
+
+def vars_of(replacement):
+    return {name: getattr(replacement, name) for name in replacement.__slots__}
+
+
 # The parts
 
 
