@@ -149,6 +149,14 @@ def test_one_sentence_that_is_too_long_is_refused_with_the_figures(tiny_artefact
         )
 
 
+def test_what_smaller_parts_would_not_mend_is_asked_once():
+    too_long = problem(413, "too-large", limit="max_document_chars", maximum=20, actual=21)
+    patient = Patient(*[too_long] * 3)
+    with pytest.raises(TooLarge):
+        patient.client.tag(["a", "b", "c", "d"])
+    assert len(patient.requests) == 1
+
+
 def test_what_is_refused_says_why_and_not_what_was_sent(url):
     with Nametag(url) as nametag:
         with pytest.raises(Refused, match="422 invalid-request: /threshold") as raised:

@@ -152,20 +152,22 @@ class Nametag:
 
     def _run(self, steps: Steps[Value]) -> Value:
         answer: httpx.Response | None = None
-        try:
-            while True:
-                match steps.send(answer):
-                    case Wait(seconds):
-                        self._sleep(seconds)
-                        answer = None
-                    case Send(request, timeout_s):
-                        _set_timeout(request, timeout_s)
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            match step:
+                case Wait(seconds):
+                    self._sleep(seconds)
+                    answer = None
+                case Send(request, timeout_s):
+                    _set_timeout(request, timeout_s)
+                    try:
                         answer = self._http.send(request)
-        except StopIteration as end:
-            value: Value = end.value
-            return value
-        except httpx.TransportError as error:
-            raise _failed(error) from error
+                    except httpx.TransportError as error:
+                        raise _failed(error) from error
 
 
 class AsyncNametag:
@@ -259,20 +261,22 @@ class AsyncNametag:
 
     async def _run(self, steps: Steps[Value]) -> Value:
         answer: httpx.Response | None = None
-        try:
-            while True:
-                match steps.send(answer):
-                    case Wait(seconds):
-                        await self._sleep(seconds)
-                        answer = None
-                    case Send(request, timeout_s):
-                        _set_timeout(request, timeout_s)
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            match step:
+                case Wait(seconds):
+                    await self._sleep(seconds)
+                    answer = None
+                case Send(request, timeout_s):
+                    _set_timeout(request, timeout_s)
+                    try:
                         answer = await self._http.send(request)
-        except StopIteration as end:
-            value: Value = end.value
-            return value
-        except httpx.TransportError as error:
-            raise _failed(error) from error
+                    except httpx.TransportError as error:
+                        raise _failed(error) from error
 
 
 def _set_timeout(request: httpx.Request, seconds: float) -> None:
