@@ -1,0 +1,138 @@
+"""One chunk of records in, the bytes of its output out: what each process of the engine does.
+
+records → tokens, sentences (model) → labels, persons (model) → lines (service/cli/formats.py)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from model.artefact import ArtefactError
+from model.head import Tagged
+from model.tagger import Tagger
+from model.tokeniser import Tokens
+from service.cli.errors import CliError, InputError
+from service.cli.formats import FORMATS, Sentence, redacted_lines
+from service.cli.inputs import Record
+from service.redaction import Redaction, persons_of
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is to be done with every chunk of a run."""
+
+    model: Path
+    threshold: float | None
+    unit: str
+    format: str
+    has_tokens: bool = False
+    mode: str = ""  # of redaction; empty to tag
+    key: bytes = b""
+    column: str | None = None  # of csv, what is redacted
+    field: str = "text"  # of jsonl
+
+    @property
+    def key_mark(self) -> str:
+        """Tells keys apart, and nothing more of them."""
+        return hmac.new(self.key, b"which key", hashlib.sha256).hexdigest()[:16] if self.key else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``name`` is the input's, as the output says it; None for stdin."""
+
+    name: str | None
+    kind: str
+    header: tuple[str, ...]
+    records: list[Record | InputError]
+    index: int  # in its input, from 0
+    position: int  # bytes of all inputs up to its end, about
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A chunk's output, and counts."""
+
+    output: bytes
+    n_tokens: int
+    n_persons: int
+    n_records: int
+    errors: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    tagger: Tagger
+    options: Options
+
+
+def setup(options: Options) -> Worker:
+    """Raises CliError."""
+    try:
+        # One thread: the other cores have processes of their own.
+        return Worker(Tagger.load(options.model, device="cpu", threads=1), options)
+    except (ArtefactError, ValueError, OSError) as error:
+        raise CliError(str(error)) from None
+
+
+def work(worker: Worker, chunk: Chunk) -> Done:
+    errors = [str(record) for record in chunk.records if isinstance(record, InputError)]
+    records = [record for record in chunk.records if isinstance(record, Record)]
+    do = _redact if worker.options.mode else _tag
+    output, n_tokens, n_persons = do(worker, chunk, records)
+    return Done(output, n_tokens, n_persons, len(records), errors)
+
+
+def _tag(worker: Worker, chunk: Chunk, records: list[Record]) -> tuple[bytes, int, int]:
+    options = worker.options
+    tagged = sentences_of([record.text for record in records], worker.tagger, options.threshold)
+    write = FORMATS[options.format]
+    lines = b"".join(
+        write(record, sentences, chunk, options) for record, sentences in zip(records, tagged, strict=True)
+    )
+    n_tokens = sum(len(s.tokens) for sentences in tagged for s in sentences)
+    n_persons = sum(len(s.tagged.spans) for sentences in tagged for s in sentences)
+    return lines, n_tokens, n_persons
+
+
+def _redact(worker: Worker, chunk: Chunk, records: list[Record]) -> tuple[bytes, int, int]:
+    """Each record by itself: the same person has the same number in one record."""
+    options = worker.options
+    redactions = [Redaction([record.text], options.mode, options.key) for record in records]
+    waiting = redactions
+    n_tokens = 0
+    while waiting:
+        # All of a round together: batches of sentences of like length.
+        asked = [(redaction, text) for redaction in waiting for text in redaction.to_tag()]
+        tagged = sentences_of([text for _, text in asked], worker.tagger, options.threshold)
+        for (redaction, text), sentences in zip(asked, tagged, strict=True):
+            redaction.learn([[p for s in sentences for p in persons_of(text, s.tokens, s.tagged)]])
+            n_tokens += sum(len(s.tokens) for s in sentences)
+        waiting = [redaction for redaction, _ in asked]
+    results = [redaction.results()[0] for redaction in redactions]
+    lines = b"".join(
+        redacted_lines(record, result, chunk, options)
+        for record, result in zip(records, results, strict=True)
+    )
+    return lines, n_tokens, sum(len(result.replacements) for result in results)
+
+
+def sentences_of(texts: Sequence[str], tagger: Tagger, threshold: float | None) -> list[list[Sentence]]:
+    """The sentences found in each text, tagged."""
+    cut: list[list[Tokens]] = []
+    for text in texts:
+        tokens = tagger.tokenise(text)
+        cut.append([tokens.slice(first, last) for first, last in tagger.sentences(text, tokens)])
+    answers: Iterator[Tagged] = iter(tagger.tag_all([s.texts for parts in cut for s in parts], threshold))
+    return [
+        [
+            Sentence(tokens, tagged)
+            for tokens, tagged in zip(parts, islice(answers, len(parts)), strict=True)
+        ]
+        for parts in cut
+    ]

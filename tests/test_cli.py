@@ -1,0 +1,468 @@
+"""``nametag`` as users run it: in its own process, on files, and killed in the middle of them."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.tagger import Tagger
+from service.cli import arguments, inputs, redact
+from service.cli.inputs import Reading, Record, lines_of
+from service.offsets import UNITS
+from service.redaction import MODES
+from service.settings import ROOT
+from tests.running import environment
+from tests.strategies import any_text, brief
+from tests.test_redact import CUT
+
+SENTENCE = "Harry Potter met Hermione Granger in London . "
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "service.cli", *map(str, arguments)]
+
+
+def nametag(*arguments, stdin=b"", code=0, **settings):
+    """What it writes to stdout, and to stderr."""
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment(**settings), input=stdin, capture_output=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    errors = done.stderr.decode()
+    assert done.returncode == code, errors
+    assert "Traceback" not in errors
+    return done.stdout.decode(), errors
+
+
+@pytest.fixture(scope="module")
+def tag(tiny_artefact):
+    def run(*arguments, **options):
+        return nametag("tag", *arguments, "--model", tiny_artefact, "--threshold", 0.1, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Some megabytes of paragraphs, of all lengths."""
+    rng = random.Random(1)
+    words = [*SENTENCE.split(), "é", "🎉", "Jane"]
+    path = tmp_path_factory.mktemp("large") / "large.txt"
+    paragraphs = [" ".join(rng.choices(words, k=rng.randint(1, 120))) for _ in range(6_000)]
+    path.write_text("\n\n".join(paragraphs), "utf-8")
+    return path
+
+
+def lines(output):
+    return [json.loads(line) for line in output.splitlines()]
+
+
+# Text
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_offsets_of_a_text_count_from_the_start_of_its_file(tag, tmp_path, unit):
+    text = "\n\n🎉 Harry Potter met\r\nHermione .\n \nÉlodie met Jane . 👩‍🚀\n\n\nHarry left ."
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode())
+    found = lines(tag(path, "--offset-unit", unit)[0])
+    assert [each["line"] for each in found] == [3, 6, 9]
+    assert {each["file"] for each in found} == {str(path)}
+    persons = [person for each in found for person in each["persons"]]
+    assert len(persons) > 3
+    for each in (*found, *persons):
+        cut = CUT[unit](text, each["start"], each["end"])
+        assert cut == each.get("text", cut.strip())
+    whole = lines(tag(path, "--offset-unit", unit, "--tokens")[0])
+    tokens = [t for each in whole for s in each["sentences"] for t in s["tokens"]]
+    assert [CUT[unit](text, t["start"], t["end"]) for t in tokens] == [t["text"] for t in tokens]
+    assert "".join(t["text"] for t in tokens) == "".join(text.split())
+
+
+def test_a_text_in_paragraphs_has_the_answers_of_the_model_for_the_whole(tag, tiny_artefact, large):
+    """Against the model itself, asked for the whole file at once."""
+    text = large.read_text("utf-8")
+    tagger = Tagger.load(tiny_artefact, device="cpu")
+    tokens = tagger.tokenise(text)
+    expected = []
+    cuts = [tokens.slice(*r) for r in tagger.sentences(text, tokens)]
+    for cut, tagged in zip(cuts, tagger.tag_all([c.texts for c in cuts], 0.1), strict=True):
+        for scored in tagged.spans:
+            expected.append((cut.starts[scored.span.start], cut.ends[scored.span.end - 1]))
+    output, errors = tag(large, "--workers", 2)
+    assert [(p["start"], p["end"]) for each in lines(output) for p in each["persons"]] == expected
+    assert not errors
+    assert tag(large, "--workers", 1)[0] == output
+
+
+def test_every_line_may_be_a_document(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("Harry\nJane left\n\nHermione")
+    found = lines(tag(path, "--split", "line")[0])
+    assert [(each["line"], each["start"], each["end"]) for each in found] == [
+        (1, 0, 5),
+        (2, 6, 15),
+        (4, 17, 25),
+    ]
+
+
+@brief
+@given(st.lists(any_text | st.just("\n\n"), max_size=8), st.integers(1, 7), st.integers(1, 9))
+def test_whatever_the_text_and_however_it_comes_its_lines_are_all_of_it(texts, step, most):
+    text = "".join(texts)
+    blocks = [text[i : i + step] for i in range(0, len(text), step)]
+    found = list(lines_of(iter(blocks), most))
+    assert "".join(found) == text
+    assert found == list(lines_of(iter([text] if text else []), most))
+    assert all(len(each) <= most for each in found)
+    assert all("\n" not in each[:-1] for each in found)
+
+
+@brief
+@given(st.text(st.sampled_from("ab \n\té🎉\r"), max_size=60), st.sampled_from(UNITS))
+def test_records_are_the_text_but_for_blank_lines(text, unit):
+    records = list(inputs._txt(iter([text] if text else []), Reading(unit)))
+    for record in records:
+        assert isinstance(record, Record)
+        length = inputs.LENGTHS[unit](record.text)
+        assert CUT[unit](text, record.start, record.start + length) == record.text
+        assert (
+            text[: len(text.encode()[: record.start].decode()) if unit == "utf8" else 0].count("\n")
+            <= record.line
+        )
+    assert "".join("".join(r.text.split()) for r in records) == "".join(text.split())
+    whole = list(inputs._txt(iter([text] if text else []), Reading(unit, "whole")))
+    assert "".join(record.text for record in whole) == text
+
+
+# Other inputs, other outputs
+
+
+def test_compressed_files_are_read_as_what_is_in_them(tag, tmp_path):
+    content = (SENTENCE + "\n").encode() * 3
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "a.txt.xz").write_bytes(lzma.compress(content))
+    outputs = [tag(tmp_path / f"a.txt{end}")[0] for end in ("", ".gz", ".xz")]
+    plain = outputs[0].replace("a.txt", "")
+    assert [
+        each.replace(f"a.txt{end}", "") for each, end in zip(outputs, ("", ".gz", ".xz"), strict=True)
+    ] == ([plain] * 3)
+
+
+def test_stdin_is_read_where_there_are_no_files(tag):
+    for arguments_ in ((), ("-",)):
+        (found,) = lines(tag(*arguments_, stdin=SENTENCE.encode())[0])
+        assert "file" not in found
+        assert found["persons"]
+
+
+def test_json_lines_keep_their_id_and_a_bad_one_fails_alone(tag, tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = {"text": SENTENCE, "id": 12345678901234567890123}
+    bad = ["{", "[]", '{"txt": "Zebedee"}', '{"text": 1}', '{"text": "\\ud800"}', "\ufeff{}"]
+    path.write_text("\n".join([json.dumps(good), "", *bad, json.dumps({"text": "", "id": "é"})]), "utf-8")
+    output, errors = tag(path, code=1)
+    first, last = lines(output)
+    assert (first["line"], first["id"], last["line"], last["id"]) == (1, good["id"], 9, "é")
+    assert [p["text"] for p in first["persons"]] == [
+        SENTENCE[p["start"] : p["end"]] for p in first["persons"]
+    ]
+    assert [line.split(":")[2] for line in errors.splitlines()] == [str(n) for n in range(3, 9)]
+    assert "Zebedee" not in errors
+
+
+def test_a_csv_keeps_its_columns_and_gets_one_more(tag, tmp_path):
+    rows = [["id", "note", "more"], ["1", 'Harry Potter,\n met "Jane"', "é"], ["2", "", "x"], ["3"], []]
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows(rows)
+    output, errors = tag(path, "--column", "note", code=1)
+    header, first, second = csv.reader(io.StringIO(output, newline=""))
+    assert header == [*rows[0], "persons"]
+    assert [first[:3], second] == [rows[1], [*rows[2], ""]]
+    assert first[3]
+    assert "a.csv:5: 1 columns, and 3 are expected" in errors
+    assert "no column 'nope'" in tag(path, "--column", "nope", code=1)[1]
+    assert "--column" in tag(path, code=2)[1]
+
+
+def test_conll_has_a_line_for_each_token(tag):
+    output, _ = tag("--format", "conll", stdin=SENTENCE.encode() * 2)
+    tokens = [line.split("\t") for line in output.splitlines() if line]
+    assert [token for token, _ in tokens[1:]] == (SENTENCE * 2).split()
+    assert {label for _, label in tokens} <= {"O", "B-PER", "I-PER"}
+
+
+def test_persons_are_in_colour_on_a_terminal_alone(tag, tiny_artefact):
+    output, _ = tag("--format", "text", stdin=SENTENCE.encode())
+    assert output.replace("[", "").replace("]", "") == SENTENCE + "\n"
+    assert "[" in output
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    arguments_ = command("tag", "--model", tiny_artefact, "--threshold", 0.1)
+    subprocess.run(
+        arguments_, cwd=ROOT, env=environment(), input=SENTENCE.encode(), stdout=theirs, stderr=theirs,
+        timeout=60, check=True,
+    )  # fmt: skip
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        shown = b""
+        while part := terminal.read(10_000):  # ends with an error: the other side is closed
+            shown += part
+    assert b"\x1b[1;36m" in shown
+    assert b"tokens/s" in shown
+
+
+# What is bad
+
+
+def test_a_bad_file_is_reported_and_the_rest_is_done(tag, tmp_path):
+    (tmp_path / "a.txt").write_text(SENTENCE)
+    (tmp_path / "b.txt").write_bytes(b"Jane met\n\nAnn\xffZebedee")
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(SENTENCE.encode() * 99)[:-20])
+    (tmp_path / "d.txt.xz").write_bytes(b"not at all")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "g.txt").write_text(SENTENCE)
+    names = ["a.txt", "b.txt", "c.txt.gz", "d.txt.xz", "e", "f.txt", "g.txt"]
+    output, errors = tag(*[tmp_path / name for name in names], code=1)
+    assert {os.path.basename(each["file"]) for each in lines(output)} >= {"a.txt", "b.txt", "g.txt"}
+    told = errors.splitlines()
+    assert [os.path.basename(line.split(":")[1]) for line in told] == names[1:-1]
+    assert "b.txt:3: byte 13 of the file is not UTF-8" in told[0]
+    assert "Is a directory" in told[3]
+    assert "No such file" in told[4]
+    assert "Zebedee" not in errors
+
+
+def test_a_thousand_bad_lines_do_not_fill_the_terminal(tag):
+    _, errors = tag("--input", "jsonl", stdin=b"{\n" * 1000, code=1)
+    assert len(errors.splitlines()) == 21
+    assert "980 more" in errors
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["tag", "--threshold", "2"],
+        ["tag", "--model", "nope"],
+        ["tag", "--workers", "0"],
+        ["tag", "-", "-"],
+        ["tag", "--out", "x"],
+        ["tag", "a.csv"],
+        ["redact"],
+        ["redact", "--mode", "hash"],
+        ["redact", "--mode", "pseudonym", "--out", "x", "a.txt"],
+        ["serve", "--port", "x"],
+        ["nope"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_bad_arguments_are_a_2_and_a_line(wrong):
+    output, errors = nametag(*wrong, code=2)
+    assert not output
+    assert errors
+
+
+def test_a_broken_model_is_a_2_and_a_line(tmp_path, tiny_artefact, large):
+    for file in tiny_artefact.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes() + b" " * (file.name == "cased.txt"))
+    for workers in (1, 2):
+        _, errors = nametag("tag", large, "--model", tmp_path, "--workers", workers, code=2)
+        assert "cased.txt" in errors
+
+
+def test_who_reads_only_the_beginning_ends_it(tiny_artefact, large):
+    with subprocess.Popen(
+        command("tag", large, "--model", tiny_artefact, "--workers", 2), cwd=ROOT, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_it_with_a_line(tiny_artefact, large):
+    with subprocess.Popen(
+        command("tag", large, "--model", tiny_artefact, "--workers", 2), cwd=ROOT, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"nametag: interrupted\n")
+
+
+# A folder of outputs
+
+
+def outputs(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def files(large, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    small = folder / "small.jsonl"
+    small.write_text(json.dumps({"text": SENTENCE}) + "\n{\n")
+    packed = folder / "packed.txt.gz"
+    packed.write_bytes(gzip.compress(large.read_bytes()[:600_000], mtime=0))
+    return [small, large, packed]
+
+
+def test_a_run_that_is_killed_again_and_again_writes_what_one_that_is_not_writes(
+    tag, tiny_artefact, files, tmp_path
+):
+    tag(*files, "--out", tmp_path / "whole", code=1)
+    expected = outputs(tmp_path / "whole")
+    assert sorted(expected) == ["large.txt.jsonl", "manifest.json", "packed.txt.jsonl", "small.jsonl"]
+    rng = random.Random(2)
+    n_kills = 0
+    out = tmp_path / "killed"
+    arguments_ = command(
+        "tag", *files, "--out", out, "--model", tiny_artefact, "--threshold", 0.1, "--workers", 1
+    )
+    while True:
+        process = subprocess.Popen(arguments_, cwd=ROOT, env=environment(), stderr=subprocess.PIPE)
+        # As soon as there is one part more, and then at any moment.
+        before = len(list(out.rglob("0*")))
+        while process.poll() is None and len(list(out.rglob("0*"))) <= before:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            break
+        n_kills += 1
+        whole = {name: content for name, content in outputs(out).items() if name in expected}
+        whole.pop("manifest.json", None)
+        assert all(expected[name] == content for name, content in whole.items())
+    assert process.returncode == 1  # the bad line is bad still
+    assert n_kills > 1
+    assert outputs(out) == expected
+
+
+def test_what_is_whole_is_not_done_again_and_what_has_changed_is(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(SENTENCE)
+    out = tmp_path / "out"
+    tag(path, "--out", out)
+    first = (out / "a.txt.jsonl").stat().st_mtime_ns
+    tag(path, "--out", out)
+    assert (out / "a.txt.jsonl").stat().st_mtime_ns == first
+    path.write_text(SENTENCE * 2)
+    tag(path, "--out", out)
+    assert lines((out / "a.txt.jsonl").read_text())[0]["end"] == 2 * len(SENTENCE)
+    _, errors = tag(path, "--out", out, "--format", "conll", code=2)
+    assert "another format" in errors
+
+
+def test_an_output_never_takes_the_place_of_an_input_or_of_another(tag, tmp_path):
+    for name in ("a.txt", "b/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(SENTENCE)
+    _, errors = tag(tmp_path / "a.txt", tmp_path / "b" / "a.txt", "--out", tmp_path / "out", code=2)
+    assert "both would become" in errors
+    mode = ("redact", "--mode", "mask")
+    _, errors = nametag(*mode, tmp_path / "a.txt", "--out", tmp_path, code=2)
+    assert "is an input, and an output too" in errors
+    assert (tmp_path / "a.txt").read_text() == SENTENCE
+
+
+# Redaction
+
+
+@pytest.mark.bundled
+def test_a_text_is_redacted_and_every_other_character_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n Harry Potter met\r\n\n\nHermione Granger. 🎉\n\n Mr. Potter's owl \n".encode())
+    output, _ = nametag("redact", "--mode", "label", path)
+    assert output == "\n [PERSON_1] met\r\n\n\n[PERSON_2]. 🎉\n\n Mr. [PERSON_1]'s owl \n".replace(
+        "\r", "\r"
+    )
+    nametag("redact", "--mode", "label", path, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "a.txt").read_bytes().decode() == output
+
+
+@pytest.mark.bundled
+def test_of_a_csv_and_of_json_lines_all_else_stays(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("nobody can guess it")
+    (tmp_path / "a.jsonl").write_text('{"text": "Harry Potter left.", "by": "Ann", "id": 7}\n')
+    (tmp_path / "a.tsv").write_text("n\tnote\n1\tHarry Potter left.\n")
+    hash_ = ("redact", "--mode", "hash", "--key-file", key)
+    (found,) = lines(nametag(*hash_, tmp_path / "a.jsonl")[0])
+    mark = found["text"].split()[0]
+    assert found == {"text": f"{mark} left.", "by": "Ann", "id": 7}
+    output, _ = nametag(*hash_, tmp_path / "a.tsv", "--column", "note")
+    assert output == f"n\tnote\n1\t{mark} left.\n"
+    (entry,) = lines(nametag(*hash_, "--format", "jsonl", tmp_path / "a.jsonl")[0])
+    assert entry["replacements"][0]["replacement"] == mark
+    assert entry["id"] == 7
+
+
+# The other commands
+
+
+def test_models_are_listed_with_version_and_size(tiny_artefact):
+    output, _ = nametag("models", "--json", tiny_artefact.parent)
+    (tiny,) = (each for each in lines(output) if each["name"] == "tiny")
+    assert (tiny["version"], tiny["folder"]) == ("1", str(tiny_artefact))
+    assert tiny["bytes"] == sum(file.stat().st_size for file in tiny_artefact.iterdir())
+    assert "tiny@1" in nametag("models", tiny_artefact)[0]
+
+
+def test_serve_takes_its_settings_as_arguments(tiny_artefact):
+    with subprocess.Popen(
+        command("serve", "--model", tiny_artefact, "--port", 0), cwd=ROOT, env=environment(),
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        log = []
+        for line in process.stderr:
+            log.append(line)
+            if '"listening"' in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert "tiny@1" in "".join(log)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_train_and_evaluate_are_those_of_training(name):
+    assert f"training {name}" in nametag(name, "--help")[0]
+    assert nametag(name, "--nope", code=2)[1]
+
+
+def test_help_reads_nothing_heavy():
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "service.cli", "--help"],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "tag" in shown.stdout
+    read = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.stderr.splitlines()}
+    assert not read & {"numpy", "onnxruntime", "fastapi", "pydantic", "orjson", "tqdm", "model", "asyncio"}
+
+
+def test_what_help_says_is_what_there_is():
+    assert tuple(inputs.LENGTHS) == UNITS
+    assert redact.MODES == MODES
+    assert (ROOT / "artefacts" / arguments.DEFAULT_MODEL).is_dir()
