@@ -122,6 +122,14 @@ def test_a_document_over_a_limit_is_refused_and_not_cut_off(tiny_artefact, name)
     assert "Potter" not in answer.text
 
 
+def test_texts_that_are_too_much_together_are_refused_too(tiny_artefact):
+    with running(tiny_artefact, max_request_tokens=20, max_sentence_tokens=20, max_sentences=4) as service:
+        for texts, limit in (([TEXT, TEXT], "max_request_tokens"), ([""] * 5, "max_sentences")):
+            answer = post(service, "/compat/huggingface", {"inputs": texts})
+            assert (answer.status_code, answer.json()["limit"]) == (413, limit)
+        assert post(service, "/compat/huggingface", {"inputs": [TEXT]}).status_code == 200
+
+
 @pytest.mark.parametrize("name", SURFACES)
 def test_no_key_no_answer_and_the_client_is_told_in_its_own_words(tiny_artefact, tmp_path, name):
     secret, key = new_key("ada")
@@ -275,6 +283,11 @@ def test_what_is_outside_of_persons_is_given_where_it_is_not_ignored(service):
     found = hugging(service, TEXT, ignore_labels=[])
     assert {e["entity_group"] for e in found} == {"PER", "O"}
     assert [e for e in found if e["entity_group"] == "PER"] == hugging(service, TEXT)
+    tokens = hugging(service, TEXT, aggregation_strategy="none", ignore_labels=[])
+    for each in found:
+        if each["entity_group"] == "O":
+            inside = [t["score"] for t in tokens if each["start"] <= t["start"] < each["end"]]
+            assert each["score"] == pytest.approx(sum(inside) / len(inside), abs=1e-5)
     spaces = "".join(c for c in TEXT if c.isspace())
     covered = "".join(TEXT[e["start"] : e["end"]] for e in found)
     assert sorted(covered.replace(" ", "")) == sorted(c for c in TEXT if c not in spaces)
