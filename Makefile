@@ -13,10 +13,11 @@ CORPUS := training/people
 TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help serve test check train bench soak clean
+.PHONY: help serve test check peers train bench soak picture clean
 help:
 	@echo "make serve [PORT=8000] [MODEL=artefacts/en-person]   serve the model at http://$(HOST):$(PORT)"
 	@echo "make test                                            linters, types and the whole test suite"
+	@echo "make peers                                           more clients of other services for make test"
 	@echo "make train                                           train, score and report on the small corpus"
 	@echo "make bench                                           load, beside spaCy and Presidio: 12 minutes"
 	@echo "make soak [MINUTES=30]                               misuse the service, and 100,000 broken requests"
@@ -63,8 +64,13 @@ train: $(VENV)/.training
 # The peers have an environment of their own, so that ours stays what everybody installs.
 $(PEERS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --editable ".[bench]"
+	$(PEERS)/bin/pip install --quiet --editable ".[peers]"
+	if command -v npm >/dev/null; then \
+	  npm install --silent --no-audit --no-fund --prefix $(PEERS) @huggingface/inference@4.13; fi
 	@touch $@
+
+# From then on `make test` drives these clients too.
+peers: $(PEERS)/.ready
 
 bench: $(VENV)/.training $(PEERS)/.ready
 	$(VENV)/bin/python benchmarks/load.py --peer-python $(PEERS)/bin/python --out runs/load
@@ -72,6 +78,10 @@ bench: $(VENV)/.training $(PEERS)/.ready
 soak: $(VENV)/.training
 	$(VENV)/bin/python benchmarks/soak.py --minutes $(MINUTES) --out runs/soak
 	$(VENV)/bin/python benchmarks/fuzz.py --out runs/fuzz
+
+# The README's picture of the page, from the page itself. Needs Chromium.
+picture: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.picture
 
 clean:
 	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,8 +30,9 @@ import orjson  # noqa: E402
 import uvloop  # noqa: E402
 
 from benchmarks import servers, texts  # noqa: E402
+from benchmarks.chaos import worker_pids  # noqa: E402
 from benchmarks.mutants import mutant  # noqa: E402
-from benchmarks.soak import Oracle, check_log, difference, worker_pids  # noqa: E402
+from benchmarks.soak import Oracle, check_log, difference  # noqa: E402
 from benchmarks.soak_report import Ledger  # noqa: E402
 from benchmarks.wire import connect, read_answer  # noqa: E402
 from model.tagger import Tagger  # noqa: E402

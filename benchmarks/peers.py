@@ -1,4 +1,4 @@
-"""python peers.py spacy|presidio: a tagger in a process of its own, JSON lines in, JSON lines out.
+"""python peers.py spacy|presidio|presidio-nametag: a tagger in its own process, JSON lines in and out.
 
 Requests and answers, one line each; the first line out is ``{"about": …}``, when it has loaded:
 
@@ -7,7 +7,8 @@ Requests and answers, one line each; the first line out is ``{"about": …}``, w
     {"peak_rss": null}                    → {"peak_rss_bytes": …}
 
 Offsets are code points of the text and indices of tokens, half open. The clocks stand around the
-tagging alone. This file imports nothing of this project, so that it runs in a peer's own environment.
+tagging alone. This file imports nothing of this project, so that it runs in a peer's own environment;
+but presidio-nametag is Presidio with our recogniser, and needs both there.
 """
 
 from __future__ import annotations
@@ -127,6 +128,27 @@ class Presidio:
         return [touched(spans, tokens) for spans, tokens in zip(found, sentences, strict=True)]
 
 
+class PresidioNametag(Presidio):
+    """presidio-analyzer with our recogniser in place of spaCy's, and an engine that only cuts words."""
+
+    def __init__(self) -> None:
+        from presidio_analyzer import AnalyzerEngine, BatchAnalyzerEngine
+
+        from service.integrations.local import BUNDLED
+        from service.integrations.presidio import NametagRecognizer, PlainNlpEngine
+
+        analyzer = AnalyzerEngine(nlp_engine=PlainNlpEngine(), supported_languages=["en"])
+        analyzer.registry.remove_recognizer("SpacyRecognizer")
+        analyzer.registry.add_recognizer(NametagRecognizer())
+        self.batches = BatchAnalyzerEngine(analyzer)
+        self.about = {
+            "name": f"Presidio, with {BUNDLED.name}",
+            "versions": {"presidio_analyzer": version("presidio_analyzer")},
+            "size_bytes": folder_bytes(BUNDLED),
+            "batch_sizes": [1],
+        }
+
+
 def peak_rss_bytes() -> int:
     """This process's own: getrusage's would begin with what its parent had when it forked."""
     try:
@@ -159,5 +181,7 @@ def serve(system: System, requests: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     # Libraries print what they like; only answers may reach the pipe.
     pipe, sys.stdout = sys.stdout, sys.stderr
-    systems: dict[str, Callable[[], System]] = {"spacy": Spacy, "presidio": Presidio}
+    systems: dict[str, Callable[[], System]] = {
+        "spacy": Spacy, "presidio": Presidio, "presidio-nametag": PresidioNametag,
+    }  # fmt: skip
     serve(systems[sys.argv[1]](), sys.stdin, pipe)

@@ -1,10 +1,11 @@
 """python benchmarks/soak.py --minutes 30: does the service stay right, whatever is done to it?
 
 Starts it with two workers and keeps it busy with single sentences, requests of 32, documents, odd
-inputs (benchmarks/oddities.py), clients that hang up before or during the answer or are slow, and,
-in the first third of the time, kills a worker now and then. Where the service has /v1/tag/stream,
-streams too. Every answer is compared, sentence by sentence, with what the Tagger says in this
-process of that sentence alone: equal labels, and scores within 1e-4. Wrong is:
+inputs (benchmarks/oddities.py), clients that hang up before or during the answer or are slow, and
+streams; in the first third of the time, now and then a worker is killed, and another version of the
+model loaded and left again (benchmarks/chaos.py). Every request carries a key. Every answer is compared,
+sentence by sentence, with what the Tagger says in this process of that sentence alone: equal labels, and
+scores within 1e-4. Wrong is:
 
     another status than expected, 500 above all      another answer
     refusals (429, 503, 504), if more than 1 %       no answer at all
@@ -21,7 +22,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not w
 import orjson  # noqa: E402
 
 from benchmarks import servers, texts  # noqa: E402
+from benchmarks.chaos import Chaos, Place, place, worker_pids  # noqa: E402
 from benchmarks.oddities import PATH, Oddity, document, oddities  # noqa: E402
 from benchmarks.soak_report import Ledger, Loss, Memory, verdict  # noqa: E402
 from benchmarks.wire import Answer, connect, http, read_answer  # noqa: E402
@@ -100,9 +101,11 @@ class Soak:
     """One soak of a running service."""
 
     def __init__(
-        self, server: servers.Server, oracle: Oracle, sentences: Sequence[str], seconds: float, seed: int
-    ) -> None:
+        self, server: servers.Server, place: Place, oracle: Oracle, sentences: Sequence[str],
+        seconds: float, seed: int,
+    ) -> None:  # fmt: skip
         self.server = server
+        self.place = place
         self.oracle = oracle
         self.seconds = seconds
         self.ledger = Ledger()
@@ -129,24 +132,15 @@ class Soak:
         actors: list[Callable[[Random], Awaitable[None]]] = [
             *[self._single] * 4, *[self._of_32] * 2, self._document, self._odd, self._odd,
             self._hang_up_asking, self._hang_up_answered, self._slow_writer, self._slow_reader,
+            self._stream,
         ]  # fmt: skip
-        if STREAM in await self._paths():
-            actors.append(self._stream)
-        else:
-            self.ledger.skipped.append(STREAM)
+        chaos = Chaos(self.server, self.place, self.ledger, self.now_s, self._one, _ANSWER_S)
         self._began = time.monotonic()
         works = [self._repeat(actor, Random(f"{self._seed} {i}")) for i, actor in enumerate(actors)]
         watching = asyncio.create_task(self._watch_memory())
-        await asyncio.gather(*works, self._kill_now_and_then())
+        await asyncio.gather(*works, chaos.run(self.chaos_s))
         watching.cancel()
         self._sample_memory()
-
-    async def _paths(self) -> set[str]:
-        reader, writer = await connect(self.server.port)
-        writer.write(http("GET", "/openapi.json"))
-        answer = await in_time(read_answer(reader))
-        writer.close()
-        return set(json.loads(answer.body)["paths"])
 
     async def _repeat(self, actor: Callable[[Random], Awaitable[None]], random: Random) -> None:
         """The same again until the time is over, on new connections."""
@@ -175,7 +169,7 @@ class Soak:
         try:
             for _ in range(random.randint(1, 200 // n + 1)):
                 asked = random.sample(self.sentences, n)
-                writer.write(texts.tag_request(asked))
+                writer.write(self.place.keyed(texts.tag_request(asked)))
                 self._check(
                     what, await in_time(read_answer(reader)), [self.oracle.sentence(s) for s in asked]
                 )
@@ -193,7 +187,7 @@ class Soak:
     async def _one(self, request: bytes) -> Answer:
         reader, writer = await connect(self.server.port)
         try:
-            writer.write(request)
+            writer.write(self.place.keyed(request))
             return await in_time(read_answer(reader))
         finally:
             writer.close()
@@ -223,7 +217,7 @@ class Soak:
             self.ledger.fail(f"{odd.name}: {answer.headers['content-type']} instead of a problem")
 
     async def _hang_up_asking(self, random: Random) -> None:
-        request = texts.tag_request(random.sample(self.sentences, 32))
+        request = self.place.keyed(texts.tag_request(random.sample(self.sentences, 32)))
         _, writer = await connect(self.server.port)
         writer.write(request[: random.randrange(len(request))])
         await asyncio.sleep(random.uniform(0, 0.2))
@@ -231,7 +225,8 @@ class Soak:
 
     async def _hang_up_answered(self, random: Random) -> None:
         reader, writer = await connect(self.server.port)
-        writer.write(texts.tag_request(random.choices(self.sentences, k=random.choice((1, 32, 1_000)))))
+        asked = random.choices(self.sentences, k=random.choice((1, 32, 1_000)))
+        writer.write(self.place.keyed(texts.tag_request(asked)))
         if random.random() < 0.5:
             await in_time(reader.read(100))
         else:
@@ -248,7 +243,7 @@ class Soak:
 
     async def _slow_writer(self, random: Random) -> None:
         asked = random.sample(self.sentences, 8)
-        request = texts.tag_request(asked)
+        request = self.place.keyed(texts.tag_request(asked))
         reader, writer = await connect(self.server.port)
         try:
             step = len(request) // 20 + 1
@@ -264,7 +259,7 @@ class Soak:
         asked = random.choices(self.sentences, k=1_000)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1 << 12)
         try:
-            writer.write(texts.tag_request(asked))
+            writer.write(self.place.keyed(texts.tag_request(asked)))
             head = await in_time(reader.readuntil(b"\r\n\r\n"))
             n_left = int(head.lower().partition(b"content-length:")[2].split()[0])
             parts = []
@@ -297,21 +292,6 @@ class Soak:
             elif line.get("code") != "not-json":
                 self.ledger.fail(f"stream: line {i} is no JSON, and its answer does not say so")
 
-    async def _kill_now_and_then(self) -> None:
-        """Always the worker that began last, so that one of them lives through all of the soak."""
-        every_s = max(5.0, self.chaos_s / 8)
-        while self.now_s() + every_s < self.chaos_s:
-            await asyncio.sleep(every_s)
-            n_before = len(self.server.ready)
-            youngest = worker_pids(self.server)[-1]
-            self.ledger.kills_s.append(self.now_s())
-            os.kill(youngest, signal.SIGKILL)
-            while len(self.server.ready) == n_before:
-                if self.now_s() > self.ledger.kills_s[-1] + _ANSWER_S:
-                    self.ledger.fail(f"no worker came within {_ANSWER_S:g} seconds after one was killed")
-                    return
-                await asyncio.sleep(0.1)
-
     async def _watch_memory(self) -> None:
         while True:
             self._sample_memory()
@@ -328,13 +308,6 @@ class Soak:
 async def in_time(work: Coroutine[Any, Any, Value]) -> Value:
     """Raises TimeoutError where the service leaves it without an end."""
     return await asyncio.wait_for(work, _ANSWER_S)
-
-
-def worker_pids(server: servers.Server) -> list[int]:
-    """Of the workers that run, in the order in which they began to serve."""
-    said = [json.loads(line)["pid"] for line in list(server.ready)]
-    alive = set(server.pids())
-    return [pid for pid in said if pid in alive]
 
 
 def check_log(server: servers.Server, ledger: Ledger) -> None:
@@ -355,9 +328,15 @@ def soak(model: Path, data: Path, seconds: float, seed: int) -> dict[str, Any]:
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # writing after a reset is what we are here for
     found = texts.real_sentences(data, seed)
     oracle = Oracle(Tagger.load(model, device="cpu", backend="onnx", threads=1))
-    how = servers.nametag(model, 2)
-    with servers.started(*how, ready=servers.NAMETAG_READY, n_ready=2) as server:
-        it = Soak(server, oracle, found.sentences, seconds, seed)
+    with (
+        place(model) as where,
+        servers.started(
+            *servers.nametag(model, 2, sys.executable, **where.settings),
+            ready=servers.NAMETAG_READY,
+            n_ready=2,
+        ) as server,
+    ):
+        it = Soak(server, where, oracle, found.sentences, seconds, seed)
         asyncio.run(it.run())
         code = server.stop()
         if code != 0:

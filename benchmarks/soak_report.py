@@ -70,7 +70,6 @@ class Ledger:
     kills_s: list[float] = field(default_factory=list)
     n_hung_up: int = 0
     n_refused: int = 0
-    skipped: list[str] = field(default_factory=list)
 
     def fail(self, what: str) -> None:
         self.n_failures += 1
@@ -129,7 +128,6 @@ def verdict(ledger: Ledger, memory: Memory, seconds: float, calm_from_s: float) 
         "n_refused": ledger.n_refused,
         "n_sentences_checked": ledger.n_checked,
         "n_hung_up": ledger.n_hung_up,
-        "skipped": ledger.skipped,
         "kills_s": ledger.kills_s,
         "n_lost": len(ledger.losses),
         "n_failures": ledger.n_failures + len(failures) - len(ledger.failures),

@@ -34,15 +34,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from model.config import TaggerConfig
+from model.config import NetworkConfig, TaggerConfig
 from model.features import Vocabulary
 from model.head import Chain, chain_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-# What is kept as int8: the tables of words and of pieces, and the context encoder's products.
+# What is kept as int8: the tables of words and of pieces, the context encoder's products, and W_hh of
+# an int8 recurrence.
 TABLES = ("words.cased.weight", "words.lower.weight", "context.pieces.weight")
 _PRODUCT = re.compile(r"context\.layers\.\d+\.(attend|attended|widen|narrow)\.weight")
+_RECURRENT = re.compile(r"layers\.\d+\.\d+\.weight_hh_l0")
+# So that the sum of two products with a uint8 fits into 16 bits: processors without VNNI add them
+# there, saturated, and would answer otherwise than those that have it.
+_RECURRENT_MOST = 63
 _NEEDED = (
     "config.json", "cased.txt", "lower.txt", "chars.json", "weights.safetensors", "expected.json",
     "MODEL_CARD.md",
@@ -50,9 +55,11 @@ _NEEDED = (
 Weights = dict[str, NDArray[Any]]
 
 
-def is_quantised(name: str) -> bool:
-    """Whether the weight of this name is kept as int8."""
-    return name in TABLES or _PRODUCT.fullmatch(name) is not None
+def most_of(name: str, network: NetworkConfig) -> int:
+    """The greatest int8 of a row, where the weight of this name is kept as int8; else 0."""
+    if name in TABLES or _PRODUCT.fullmatch(name):
+        return 127
+    return _RECURRENT_MOST if network.int8_recurrence and _RECURRENT.fullmatch(name) else 0
 
 
 class ArtefactError(ValueError):
@@ -67,12 +74,12 @@ class Table:
     scales: NDArray[np.float32]  # (V,)
 
     @classmethod
-    def of(cls, values: NDArray[np.float32]) -> Table:
-        """The nearest table: a row's greatest absolute value becomes 127."""
-        scales = (np.abs(values).max(1) / 127).astype(np.float32)
+    def of(cls, values: NDArray[np.float32], most: int = 127) -> Table:
+        """The nearest table: a row's greatest absolute value becomes ``most``."""
+        scales = (np.abs(values).max(1) / most).astype(np.float32)
         safe = np.where(scales > 0, scales, 1)[:, None]
         # Clipped, since the scale of a row of subnormal numbers is itself rounded.
-        return cls(np.clip(np.rint(values / safe), -127, 127).astype(np.int8), scales)
+        return cls(np.clip(np.rint(values / safe), -most, most).astype(np.int8), scales)
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32, of ``ids``' shape and then D."""

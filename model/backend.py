@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 Array = NDArray[np.float32]
+Floats = NDArray[np.floating]
+Rows = NDArray[np.int64]
 WORD_TYPES_GRAPH, SENTENCES_GRAPH = "word_types.onnx", "sentences.onnx"
 DEVICES = ("auto", "cpu", "cuda")
 BACKENDS = ("auto", "onnx", "torch")
@@ -30,12 +32,15 @@ class Backend(Protocol):
 
     name: str
     device: str
+    n_features: int  # what it keeps of a word type: F numbers
+    dtype: type[np.floating]  # of this type
 
-    def features(self, types: WordTypes) -> Array:
-        """(N, D) for N word types; N is at least 1."""
+    def features(self, types: WordTypes) -> Floats:
+        """(N, F) for N word types; N is at least 1."""
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
-        """(B, T, K) for padded features (B, T, D); every length is at least 1.
+    def emissions(self, features: Floats, rows: Rows, lengths: Rows, layout: Layout | None = None) -> Array:
+        """(B, T, K) for a table (…, F) of features and each token's row in it, (B, T); every length is
+        at least 1, and padding any row.
 
         ``layout``: the batch's pieces, for a network with a context encoder.
         """
@@ -79,7 +84,14 @@ class OnnxBackend:
                 artefact.graphs[name], options, providers=["CPUExecutionProvider"]
             )
 
+        network = artefact.config.network
         self._artefact = artefact
+        self._is_int8 = network.int8_recurrence
+        self._n_directions = network.n_directions
+        self.n_features = network.feature_dim
+        self.dtype: type[np.floating] = np.float32
+        if self._is_int8:
+            self.n_features, self.dtype = network.n_directions * 4 * network.hidden_dim, np.float16
         self._word_types = session(WORD_TYPES_GRAPH)
         self._sentences = session(SENTENCES_GRAPH)
         # A graph takes only what its network looks at.
@@ -87,17 +99,19 @@ class OnnxBackend:
         # Older graphs take words of CHAR_WINDOW characters only.
         self._takes_few_chars = isinstance(self._takes.get("chars", (0, 0))[1], str)
 
-    def features(self, types: WordTypes) -> Array:
+    def features(self, types: WordTypes) -> Floats:
         chars = types.chars
         if self._takes_few_chars:
             chars = _used_chars(chars, self._artefact.config.network.char_width)
         inputs = {"vectors": _word_vectors(self._artefact, types), "shapes": types.shapes, "chars": chars}
         (out,) = self._word_types.run(None, {k: v for k, v in inputs.items() if k in self._takes})
-        features: Array = out
+        features: Floats = out
         return features
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
-        time_major = np.ascontiguousarray(features.transpose(1, 0, 2))  # (T, B, D)
+    def emissions(self, features: Floats, rows: Rows, lengths: Rows, layout: Layout | None = None) -> Array:
+        if self._is_int8:
+            return self._int8_emissions(features, rows, lengths)
+        time_major = features.take(rows.T, axis=0)  # (T, B, D)
         inputs: dict[str, NDArray[Any]] = {"features": time_major, "lengths": lengths.astype(np.int32)}
         if layout is not None:
             inputs |= {
@@ -108,6 +122,27 @@ class OnnxBackend:
             }
         (out,) = self._sentences.run(None, inputs)
         emissions: Array = out.transpose(1, 0, 2)  # (T, B, K) → (B, T, K)
+        return emissions
+
+    def _int8_emissions(self, features: Floats, rows: Rows, lengths: Rows) -> Array:
+        steps = np.arange(rows.shape[1])
+        # What turns each sentence around within its own length, (B, T)
+        turned = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        n = self._n_directions
+        of_steps = np.empty((rows.shape[1], n, rows.shape[0]), np.int64)
+        of_steps[:, 0] = rows.T
+        if n == 2:
+            of_steps[:, 1] = np.take_along_axis(rows, turned, axis=1).T
+        # A word type's row holds one for each direction.
+        of_steps *= n
+        of_steps += np.arange(n)[:, None]
+        gates = features.reshape(len(features) * n, -1)
+        (parts,) = self._sentences.run(None, {"gates": gates, "rows": of_steps})  # (T, directions, B, K)
+        emissions: Array = parts[:, 0].transpose(1, 0, 2)
+        if n == 2:
+            emissions = emissions + np.take_along_axis(
+                parts[:, 1].transpose(1, 0, 2), turned[:, :, None], axis=1
+            )
         return emissions
 
     def free_memory(self) -> None:
@@ -125,6 +160,8 @@ class TorchBackend:
         self._torch = torch
         self.device = device
         self._artefact = artefact
+        self.n_features = artefact.config.network.feature_dim
+        self.dtype: type[np.floating] = np.float32
         self._network = network_of(artefact).eval().to(device)
         if device.startswith("cuda"):
             # TensorFloat-32 rounds to 10 bits, and how depends on the kernel that a batch's shape
@@ -138,7 +175,7 @@ class TorchBackend:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
 
-    def features(self, types: WordTypes) -> Array:
+    def features(self, types: WordTypes) -> Floats:
         with self._torch.inference_mode():
             vectors = self._tensor(_word_vectors(self._artefact, types))
             chars = _used_chars(types.chars, self._artefact.config.network.char_width)
@@ -146,7 +183,7 @@ class TorchBackend:
             features: Array = out.cpu().numpy()
             return features
 
-    def emissions(self, features: Array, lengths: NDArray[np.int64], layout: Layout | None = None) -> Array:
+    def emissions(self, features: Floats, rows: Rows, lengths: Rows, layout: Layout | None = None) -> Array:
         with self._torch.inference_mode():
             tensors = None
             if layout is not None:
@@ -154,7 +191,9 @@ class TorchBackend:
 
                 parts = (layout.pieces, layout.shapes, layout.at)
                 tensors = LayoutTensors(*(self._tensor(part) for part in parts))
-            out = self._network.emissions(self._tensor(features), self._tensor(lengths), layout=tensors)
+            out = self._network.emissions(
+                self._tensor(features[rows]), self._tensor(lengths), layout=tensors
+            )
             emissions: Array = out.cpu().numpy()
             return emissions
 

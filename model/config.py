@@ -33,6 +33,9 @@ class NetworkConfig:
     context_dim: int = 384
     context_heads: int = 12
     context_inner: int = 1536
+    # Of a trained network, for speed (model/network.py, RoundedLstm): what a step hands to the next is
+    # rounded to int8, what it is multiplied by to 7 bits, and what a word type gives the gates to float16.
+    int8_recurrence: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (("cell", self.cell, CELLS), ("head", self.head, HEADS)):
@@ -48,8 +51,15 @@ class NetworkConfig:
                 f"context_dim is {self.context_dim}: a multiple of context_heads, {self.context_heads}, "
                 "is expected"
             )
+        if self.int8_recurrence and not self.allows_int8:
+            raise ValueError("int8_recurrence is for one layer of 'lstm' cells over word types alone")
         if not (self.cased_dim or self.lower_dim or self.char_filters):
             raise ValueError("the network would see neither words nor characters")
+
+    @property
+    def allows_int8(self) -> bool:
+        """Whether an int8 recurrence is written for such a network."""
+        return self.cell == "lstm" and self.n_layers == 1 and not self.context_layers
 
     @property
     def n_directions(self) -> int:

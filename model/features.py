@@ -101,13 +101,15 @@ class Encoder:
     vocabulary: InitVar[Vocabulary]
     _cased: dict[str, int] = field(init=False)
     _lower: dict[str, int] = field(init=False)
-    _chars: dict[str, int] = field(init=False)
+    _chars: Ids = field(init=False)  # by code point, up to the highest that is known, and one more
 
     def __post_init__(self, vocabulary: Vocabulary) -> None:
         self._normalise = normalisation(vocabulary.normalisation)
         self._cased = _index(vocabulary.cased, "cased words")
         self._lower = _index(vocabulary.lower, "lower-cased words")
-        self._chars = _index(vocabulary.chars, "characters")
+        known = {ord(c): i for c, i in _index(vocabulary.chars, "characters").items() if len(c) == 1}
+        self._chars = np.full(max(known, default=0) + 2, UNK_ID, dtype=np.int64)
+        self._chars[list(known)] = list(known.values())
         self.pieces = WordPieces(vocabulary.pieces) if vocabulary.pieces else None
 
     def encode(self, tokens: Sequence[str]) -> WordTypes:
@@ -116,16 +118,19 @@ class Encoder:
         cased = np.full(n, UNK_ID, dtype=np.int64)
         lower = np.full(n, UNK_ID, dtype=np.int64)
         shapes = np.empty(n, dtype=np.int64)
-        chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
+        windows = []
         half = CHAR_WINDOW // 2
         for i, token in enumerate(tokens):
             form = self._normalise(token)
             cased[i] = self._cased.get(form, UNK_ID)
             lower[i] = self._lower.get(form.lower(), UNK_ID)
             shapes[i] = shape_of(form)
-            window = form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:]
-            for j, char in enumerate(window):
-                chars[i, j] = self._chars.get(char, UNK_ID)
+            windows.append(form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:])
+        # All characters at once: one by one they would take longer than all the rest.
+        points = np.frombuffer("".join(windows).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        is_char = np.arange(CHAR_WINDOW) < np.array([len(w) for w in windows])[:, None]
+        chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
+        chars[is_char] = self._chars[np.minimum(points, len(self._chars) - 1)]
         if self.pieces:
             pieces = self.pieces.rows([self._normalise(token) for token in tokens])
         else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import TypeVar
 
 import numpy as np
@@ -102,18 +103,46 @@ class _Steps:
         return out
 
 
+def _best_path_alone(emissions: Floats, start: Floats, transitions: Floats, end: Floats) -> list[int]:
+    """The most probable label ids (T,) of one sentence (T, K), illegal moves at -inf."""
+    first, *rows = emissions.tolist()
+    into: _Rows = transitions.T.tolist()  # for each label, from the others
+    best = [a + b for a, b in zip(first, start.tolist(), strict=True)]
+    pointers = []
+    for row in rows:
+        came, step = [], []
+        for column, emission in zip(into, row, strict=True):
+            arrived = [a + b for a, b in zip(best, column, strict=True)]
+            most = max(arrived)
+            came.append(arrived.index(most))
+            step.append(emission + most)
+        pointers.append(came)
+        best = step
+    ends = [a + b for a, b in zip(best, end.tolist(), strict=True)]
+    path = [ends.index(max(ends))]
+    for came in reversed(pointers):
+        path.append(came[path[-1]])
+    return path[::-1]
+
+
 def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> NDArray[np.int64]:
     """The most probable label ids (B, T); past a sentence's length they mean nothing. Viterbi 1967."""
+    # Here no emission, however extreme, may make up for an illegal move.
+    start, transitions = (np.where(x > ILLEGAL / 2, x, -np.inf) for x in (chain.start, chain.transitions))
+    if len(lengths) == 1:
+        # Of a few numbers a step, plain Python is twice as fast as NumPy.
+        path = np.zeros(emissions.shape[:2], dtype=np.int64)
+        n = int(lengths[0])
+        path[0, :n] = _best_path_alone(emissions[0, :n], start, transitions, chain.end)
+        return path
     steps = _Steps.of(emissions, lengths)
     best = steps.values  # each step's emissions (K, B), in turn made the best score of a path to there
     n_steps, n_labels, n_sentences = best.shape
-    # Here no emission, however extreme, may make up for an illegal move.
-    best[0] += np.where(chain.start > ILLEGAL / 2, chain.start, -np.inf)[:, None]
-    transitions = np.where(chain.transitions > ILLEGAL / 2, chain.transitions, -np.inf)[:, :, None]
+    best[0] += start[:, None]
     moves = np.zeros((n_steps, n_labels, n_labels, n_sentences))  # from, to
     for t in range(1, n_steps):
         n = steps.active[t]
-        arrived = np.add(best[t - 1, :, None, :n], transitions, out=moves[t, :, :, :n])
+        arrived = np.add(best[t - 1, :, None, :n], transitions[:, :, None], out=moves[t, :, :, :n])
         best[t, :, :n] += np.maximum.reduce(arrived, axis=0)
     pointers = moves.argmax(1)  # (T, K, B), to the label before
     path = np.zeros((n_steps, n_sentences), dtype=np.int64)
@@ -126,6 +155,21 @@ def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> ND
     return steps.back(path)
 
 
+def _messages_alone(potential: Floats, first: Floats, moves: Floats) -> Floats:
+    """The recurrence of ``messages`` in one direction of one sentence (T, K)."""
+    rows = potential.tolist()
+    to_from: _Rows = moves.tolist()
+    message = [a * b for a, b in zip(rows[0], first.tolist(), strict=True)]
+    out = []
+    for t, row in enumerate(rows):
+        if t:
+            message = [p * sum(map(mul, m, message)) for p, m in zip(row, to_from, strict=True)]
+        total = sum(message)
+        message = [x / total for x in message]
+        out.append(message)
+    return np.array(out)
+
+
 def messages(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> tuple[Floats, Floats]:
     """Forward-backward: (marginals, suffixes), each (B, T, K).
 
@@ -135,6 +179,18 @@ def messages(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> tup
     scaled at each step; the backward one over the sentence reversed within its own length, so
     that padding, which comes last in either, reaches nothing.
     """
+    moves = np.exp(np.stack((chain.transitions.T, chain.transitions)))  # (2, K, K), to, from
+    ends = np.exp(np.stack((chain.start, chain.end)))  # (2, K)
+    if len(lengths) == 1:
+        n = int(lengths[0])
+        potential = emissions[0, :n] - emissions[0, :n].max(1, keepdims=True)
+        potential = np.exp(np.maximum(potential, _LOWEST, out=potential))  # (T, K)
+        suffix = _messages_alone(potential[::-1], ends[1], moves[1])[::-1]
+        marginal = _messages_alone(potential, ends[0], moves[0]) * suffix / potential
+        marginal /= marginal.sum(1, keepdims=True)
+        both = np.zeros((2, *emissions.shape))
+        both[:, 0, :n] = marginal, suffix
+        return both[0], both[1]
     steps = _Steps.of(emissions, lengths)
     n_steps, n_labels, n_sentences = steps.values.shape
     potential = steps.values - steps.values.max(1, keepdims=True)
@@ -145,8 +201,7 @@ def messages(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> tup
     both = np.empty((n_steps, 2, n_labels, n_sentences))
     both[:, 0] = potential
     both[:, 1] = np.take_along_axis(potential, turned, axis=0)
-    moves = np.exp(np.stack((chain.transitions.T, chain.transitions)))  # (2, K, K), to, from
-    both[0] *= np.exp(np.stack((chain.start, chain.end)))[:, :, None]
+    both[0] *= ends[:, :, None]
     both[0] /= np.add.reduce(both[0], axis=1, keepdims=True)
     for t in range(1, n_steps):
         n = steps.active[t]

@@ -146,13 +146,41 @@ class PeepholeLstm(nn.Module):
         return torch.stack(states, 1), None
 
 
+class RoundedLstm(nn.LSTM):
+    """An LSTM for tagging alone, with the roundings of NetworkConfig.int8_recurrence.
+
+    What a word type gives the gates is rounded to float16, and the state that W_hh is multiplied by to
+    127ths, which is exact in int8, since it lies between -1 and 1. W_hh itself was rounded before
+    (model/artefact.py), so ONNX Runtime multiplies integers.
+    """
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Hidden states (B, T, H) for x (B, T, D); the second value only mirrors nn.LSTM."""
+        given = x @ self.weight_ih_l0.T + (self.bias_ih_l0 + self.bias_hh_l0)  # (B, T, 4H)
+        gates_x = given.half().to(x.dtype)
+        h = c = x.new_zeros(x.size(0), self.hidden_size)
+        states = []
+        for gates_t in gates_x.unbind(1):
+            i, f, g, o = torch.addmm(gates_t, (h * 127).round() / 127, self.weight_hh_l0.T).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            states.append(h)
+        return torch.stack(states, 1), None
+
+
+_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "rounded-lstm": RoundedLstm}
+
+
 def make_cell(cell: str, input_dim: int, hidden_dim: int) -> nn.Module:
     """One direction of one layer: (B, T, D) → ((B, T, H), …)."""
     if cell == "lstm-peephole":
         return PeepholeLstm(input_dim, hidden_dim)
-    made: nn.Module = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](
-        input_dim, hidden_dim, batch_first=True
-    )
+    made: nn.Module = _CELLS[cell](input_dim, hidden_dim, batch_first=True)
     return made
 
 
@@ -190,8 +218,9 @@ class BiRnnTagger(nn.Module):
             self.context = ContextEncoder(config, n_pieces)
             width += config.context_dim
         self.layers = nn.ModuleList()
+        cell = "rounded-lstm" if config.int8_recurrence else config.cell
         for _ in range(config.n_layers):
-            cells = (make_cell(config.cell, width, config.hidden_dim) for _ in range(config.n_directions))
+            cells = (make_cell(cell, width, config.hidden_dim) for _ in range(config.n_directions))
             self.layers.append(nn.ModuleList(cells))
             width = config.hidden_dim * config.n_directions
         self.output = nn.Linear(width, n_labels)

@@ -23,7 +23,8 @@ from model.tokeniser import Tokens, tokeniser
 from model.wordpiece import PIECE_WINDOW, Layout, lay_out
 
 TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
-_CACHED_TYPES = 1 << 16  # word types whose features are kept; at D = 128 that is 32 MiB
+# Word types whose features are kept, and how much that may be: at D = 128, 32 MiB.
+_CACHED_TYPES, _CACHED_BYTES = 1 << 16, 1 << 26
 _TYPES_AT_ONCE = 512
 _CACHED_CHARS = 1 << 22  # and of their characters; real words have 8 each
 
@@ -45,7 +46,8 @@ class Tagger:
         self._rows: dict[str, int] = {}  # word type → row of _features
         self._n_chars = 0  # of all keys of _rows
         # Row 0 is padding.
-        self._features = np.zeros((1024, self.config.network.feature_dim), dtype=np.float32)
+        self._features = np.zeros((1024, backend.n_features), dtype=backend.dtype)
+        self._most_types = min(_CACHED_TYPES, _CACHED_BYTES // self._features[0].nbytes)
         # What the context encoder reads of a word type: its pieces, then its shape.
         width = PIECE_WINDOW + 1 if self._encoder.pieces else 0
         self._pieces = np.zeros((1024, width), dtype=np.int64)
@@ -81,9 +83,8 @@ class Tagger:
         self._learn_types([sentences[i] for i in full])
         types = map(self._rows.__getitem__, chain.from_iterable(sentences[i] for i in full))
         rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.fromiter(types, np.int64, int(lengths.sum()))
-        # Gathered time step by time step, as recurrent graphs run.
-        features = self._features.take(rows.T, axis=0).transpose(1, 0, 2)  # (B, T, D)
-        emissions = self.backend.emissions(features, lengths, self._layout(rows, lengths.tolist()))
+        layout = self._layout(rows, lengths.tolist())
+        emissions = self.backend.emissions(self._features, rows, lengths, layout)
         tagged = decode(
             emissions,
             lengths.tolist(),
@@ -108,12 +109,12 @@ class Tagger:
         sentences: Sequence[Sequence[str]],
         threshold: float | None = None,
         *,
-        max_batch_tokens: int = 1024,
+        max_batch_tokens: int = 2048,
     ) -> list[Tagged]:
         """Tags any number of sentences, in batches of similar length; answers in the given order.
 
         ``max_batch_tokens`` bounds a batch's padded tokens; a longer sentence is a batch by itself.
-        Larger batches leave a CPU's cache: 74,000 words/s at 1,024, 48,000 at 8,192.
+        In microseconds a word of en-person: 7.6 at 512, 6.5 at 1,024, 5.7 at 2,048, 5.4 at 4,096.
         """
         answers: list[Tagged] = [Tagged([], [], [])] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))
@@ -132,7 +133,7 @@ class Tagger:
         fresh = [t for t in types if t not in self._rows]
         if not fresh:
             return
-        full = len(self._rows) + len(fresh) >= _CACHED_TYPES or self._n_chars > _CACHED_CHARS
+        full = len(self._rows) + len(fresh) >= self._most_types or self._n_chars > _CACHED_CHARS
         if full and self._rows:
             # Start again rather than track use: the common words are back after a few batches.
             self._rows = {}
@@ -143,7 +144,7 @@ class Tagger:
         first = len(self._rows) + 1
         needed = first + len(fresh)
         if needed > len(self._features):
-            more = max(needed, 2 * len(self._features)) - len(self._features)
+            more = max(needed, min(2 * len(self._features), self._most_types)) - len(self._features)
             self._features = np.pad(self._features, ((0, more), (0, 0)))
             self._pieces = np.pad(self._pieces, ((0, more), (0, 0)))
         # By length, in parts, since the character encoder takes as long as the longest word of a part

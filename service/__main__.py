@@ -13,6 +13,7 @@ import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from model.backend import usable_cpus
 from service.app import VERSION
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if settings.otel == "on" and find_spec("opentelemetry") is None:
         print("nametag: NAMETAG_OTEL is 'on': pip install 'nametag[otel]' first", file=sys.stderr)
         return 2
-    settings = replace(settings, workers=settings.workers or usable_cpus())
+    settings = replace(settings, workers=settings.workers or (1 if _on_gpu(settings) else usable_cpus()))
     configure(settings.log_level)
     if unknown := unknown_variables(os.environ):
         log.warning("unknown settings are ignored", extra={"fields": {"variables": unknown}})
@@ -68,6 +69,13 @@ def main(arguments: list[str]) -> int:
         return Supervisor(settings, sock).run()
     serve(settings, sock)
     return 0
+
+
+def _on_gpu(settings: Settings) -> bool:
+    """Whether a GPU will compute, as far as can be told without importing torch."""
+    if settings.device == "auto" and settings.backend != "onnx":
+        return find_spec("torch") is not None and Path("/dev/nvidiactl").exists()
+    return settings.device == "cuda"
 
 
 def _make_key(name: str, role: str, rate: float | None) -> int:

@@ -15,7 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, redact, reload, scrape, stream, tag
+from service import catalogue, docs, health, openapi, page, redact, reload, scrape, stream, tag
+from service.compat import wire
 from service.edge import Edge
 from service.problems import Problem
 from service.settings import Settings
@@ -72,7 +73,11 @@ def create_app(
     app.state.service = service
     for each in (tag, redact, stream, catalogue, reload, health, scrape):
         app.include_router(each.router(service))
-    app.include_router(docs.router(app))
+    surfaces = wire.chosen(settings)
+    for surface in surfaces:
+        app.include_router(surface.router(service))
+    app.include_router(docs.router(app, surfaces))
+    app.include_router(page.router())
     app.add_exception_handler(HTTPException, _refused)
     straight = {each.PATH: each.endpoint(service) for each in (tag, redact, stream)}
     app.add_middleware(
@@ -82,6 +87,7 @@ def create_app(
         keys=service.keys,
         logs_access=settings.access_log == "on",
         tracing=tracing,
+        refusals={surface.path: surface.refused for surface in surfaces},
     )
     if settings.cors_origins:
         # Outside of Edge: a preflight carries no key, and a page may read why it was refused.

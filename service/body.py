@@ -30,6 +30,11 @@ def check_content_type(headers: Mapping[bytes, bytes], accepted: Collection[byte
         if media_type not in accepted:
             expected = " or ".join(each.decode() for each in accepted)
             raise Problem("unsupported-content-type", f"Content-Type: {expected} is expected")
+    check_content_encoding(headers)
+
+
+def check_content_encoding(headers: Mapping[bytes, bytes]) -> None:
+    """Raises Problem unless the body is sent as it is."""
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.strip().lower() not in (b"identity", b""):
         raise Problem("unsupported-content-encoding", "send the body as it is, without Content-Encoding")

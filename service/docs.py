@@ -1,4 +1,4 @@
-"""GET /docs, the reference for people, made from /openapi.json; GET / leads there.
+"""GET /docs, the reference for people, made from /openapi.json.
 
 One page, with its style and script inside: nothing is fetched from anywhere else, and the content
 security policy says so. Every example can be copied as a curl command, or run in place.
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from service.compat.wire import Surface
 from service.problems import KINDS
 
 Object = dict[str, Any]
@@ -73,7 +75,7 @@ HEADERS = {
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
 
-def page(document: Object, base_url: str) -> str:
+def page(document: Object, base_url: str, surfaces: Sequence[Surface] = ()) -> str:
     """The reference as HTML. ``base_url``: where the curl commands go."""
     info = document["info"]
     operations = [
@@ -94,6 +96,7 @@ def page(document: Object, base_url: str) -> str:
         "<p>JSON in and out. Every offset is half open. A sentence's answer does not depend on what "
         f"else is in the request, or in the queue.</p><ul>{contents}</ul>"
         + "".join(_operation(path, method, o, base_url) for path, method, o in operations)
+        + _surfaces(surfaces, base_url)
         + _schemas(document["components"]["schemas"])
         + _problems()
         + f"<script>{_SCRIPT}</script></html>"
@@ -169,6 +172,20 @@ def _example(
     return f'<h3>{escape(title)}</h3><pre class="curl">{escape(command)}</pre>{run}'
 
 
+def _surfaces(surfaces: Sequence[Surface], base_url: str) -> str:
+    if not surfaces:
+        return ""
+    return (
+        '<h2 id="compat">In place of what you have</h2><p>Clients of these services work with this one '
+        "when they are told its address. They get the same persons as <code>/v1/tag</code>, and keys, "
+        "limits and deadlines are the same. What is wrong is said as each of them expects it.</p>"
+    ) + "".join(
+        f"<h3>{escape(each.title)}: <code>{escape(each.path)}</code></h3><p>{_prose(each.about)}</p>"
+        f'<pre class="curl">{escape(each.example.replace("URL", base_url))}</pre>'
+        for each in surfaces
+    )
+
+
 def _schemas(schemas: Object) -> str:
     out = ["<h2>Schemas</h2>"]
     for name, schema in schemas.items():
@@ -228,7 +245,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{heads}</tr>{body}</table>"
 
 
-def router(app: FastAPI) -> APIRouter:
+def router(app: FastAPI, surfaces: Sequence[Surface] = ()) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")
@@ -236,15 +253,6 @@ def router(app: FastAPI) -> APIRouter:
         host = request.headers.get("host", "")
         host = host if _PLAIN_HOST.fullmatch(host) else "127.0.0.1:8000"
         scheme = "https" if request.url.scheme == "https" else "http"
-        return HTMLResponse(page(app.openapi(), f"{scheme}://{host}"), headers=HEADERS)
-
-    @router.get("/")
-    async def home() -> Response:
-        content = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Nametag</title>'
-            f"<style>{_STYLE}</style><h1>Nametag</h1><p>Finds people's names in text. "
-            'See <a href="/docs">the reference of its API</a>.</p></html>'
-        )
-        return HTMLResponse(content, headers=HEADERS)
+        return HTMLResponse(page(app.openapi(), f"{scheme}://{host}", surfaces), headers=HEADERS)
 
     return router

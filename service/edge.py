@@ -66,6 +66,7 @@ class JsonResponse(Response):
 
 class Edge:
     """Wraps the whole application. ``straight``: POST endpoints by path, reached without its layers.
+    ``refusals``: how a problem is said at a path and below it, where not as problem+json.
 
     ``keys``: what requests must carry, except those of OPEN_PATHS; the scope's "key" then says whose.
     FastAPI's layers and router cost about 25 µs a request; they know the same endpoints, for
@@ -81,8 +82,10 @@ class Edge:
         *,
         logs_access: bool,
         tracing: Tracing | None = None,
+        refusals: Mapping[str, Callable[[Problem], Response]] | None = None,
     ) -> None:
         self.app = app
+        self.refusals = refusals or {}
         self.keys = keys
         self.straight = straight
         self.metrics = metrics
@@ -156,7 +159,7 @@ class Edge:
             self.metrics.rejected(problem)
             if not status:
                 problem.fields.setdefault("request_id", facts.request_id)
-                await problem.response()(scope, receive, send_with_id)
+                await self._refusal(problem, scope["path"])(scope, receive, send_with_id)
         finally:
             if not is_counted:
                 status = CLIENT_GONE
@@ -165,6 +168,12 @@ class Edge:
                 self.tracing.end(facts, status)
             if self.logs_access:
                 log_access(facts, status, time.perf_counter() - started)
+
+    def _refusal(self, problem: Problem, path: str) -> Response:
+        for at, said in self.refusals.items():
+            if path == at or path.startswith(at + "/"):
+                return said(problem)
+        return problem.response()
 
 
 def template(scope: Scope) -> str:

@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import page
 from service.problems import Problem
 
 USER, ADMIN = "user", "admin"
 ROLES = (USER, ADMIN)
 # For probes, which carry no key, and for the pages that say how to use one.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"}) | page.PATHS
 # What a refused client is told it may send (RFC 6750, section 3).
 _CHALLENGE = {"www-authenticate": 'Bearer realm="nametag"'}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

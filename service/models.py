@@ -21,9 +21,9 @@ from service.metrics import Metrics
 from service.problems import Problem
 from service.settings import Settings
 
-# Where ONNX Runtime is fastest (model/tagger.py, tag_all); larger batches only make others wait.
+# More is hardly faster on a CPU (model/tagger.py, tag_all), and makes others wait.
 # A GPU wants far more at once.
-CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
+CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 2_048, 16_384
 
 _WARM_UP = [["Harry", "Potter"], ["Hermione", "Granger", "invented", "a", "new", "spell", "."] * 8]
 

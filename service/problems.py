@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "key-missing": Kind(401, "The request carries no key"),
     "key-wrong": Kind(403, "The key is not one of the service's"),
     "admin-only": Kind(403, "This needs the key of an admin"),
+    "annotations-off": Kind(403, "This service stores no annotations"),
     "folder-not-allowed": Kind(403, "No model may be loaded from this folder"),
     "unknown-model": Kind(404, "There is no such model"),
     "unknown-path": Kind(404, "There is nothing at this path"),
@@ -61,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "self-test-failed": Kind(503, "The model does not reproduce its expected answers", retry=True),
     "draining": Kind(503, "The service is shutting down", retry=True),
     "wedged": Kind(503, "The inference worker does not answer", retry=True),
+    "annotations-not-stored": Kind(503, "The annotation could not be stored", retry=True),
     "deadline-passed": Kind(504, "The deadline passed before the answer"),
 }
 
@@ -89,12 +91,14 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         }
 
     def response(self) -> Response:
+        return self.said_as(orjson.dumps(self.as_json()), MEDIA_TYPE)
+
+    def said_as(self, content: bytes, media_type: str, status: int | None = None) -> Response:
+        """The same in other words, for clients that know another form of errors."""
         headers = dict(self.headers)
         if self.kind.retry:
             headers.setdefault("retry-after", str(RETRY_AFTER_S))
-        return Response(
-            orjson.dumps(self.as_json()), self.kind.status, headers=headers, media_type=MEDIA_TYPE
-        )
+        return Response(content, status or self.kind.status, headers=headers, media_type=media_type)
 
 
 def too_large(limit: str, maximum: int, actual: int, what: str, **fields: Any) -> Problem:

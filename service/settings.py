@@ -6,6 +6,7 @@ Every setting is a field below; its variable is NAMETAG_ and the field's name in
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from model.backend import BACKENDS, DEVICES
+from service.compat import SURFACES
 
 PREFIX = "NAMETAG_"
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,14 @@ def _origins(raw: str) -> tuple[str, ...]:
     return origins
 
 
+def _surfaces(raw: str) -> str:
+    if raw not in ("auto", "all", "none") and not {part.strip() for part in raw.split(",")} <= set(
+        SURFACES
+    ):
+        raise ValueError
+    return raw
+
+
 def _setting(default: Any, kind: _Kind, meaning: str) -> Any:
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
@@ -113,10 +123,10 @@ class Settings:
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
     backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
     workers: int = _setting(
-        1,
+        0,
         _whole(0, 256),
         "processes, each with its own copy of the models; 0 is one for each CPU that may be "
-        "used, by affinity and cgroup quota: more are of no use",
+        "used, by affinity and cgroup quota, and a single one where a GPU computes: more are of no use",
     )
     # Intra-op threads spin while they wait for each other: two collapse when anything else runs.
     threads: int = _setting(1, _whole(1, 256), "threads one batch computes with; rather add workers")
@@ -137,6 +147,18 @@ class Settings:
         "web pages of these origins may read answers in browsers",
     )
 
+    compat: str = _setting(
+        "auto",
+        _Kind(_surfaces, f"auto, all, none, or some of {', '.join(SURFACES)}, separated by commas"),
+        "surfaces for clients of other services (/docs lists them); auto is all of them where the service "
+        "listens on this machine only, else none",
+    )
+    annotations_dir: Path | None = _setting(  # noqa: RUF009 - a path is frozen too
+        None,
+        _Kind(_path, "a folder"),
+        "where corrections made in Label Studio are kept as training data; none are where it is not set",
+    )
+
     max_body_bytes: int = _setting(16 * MIB, _whole(1), "bytes of one request's body")
     max_sentences: int = _setting(10_000, _whole(1), "sentences of one request")
     max_sentence_tokens: int = _setting(20_000, _whole(1), "tokens of one sentence")
@@ -150,7 +172,7 @@ class Settings:
     # Twice the largest request, so that others are still let in while that one is computed.
     max_queue_tokens: int = _setting(2_000_000, _whole(1), "tokens accepted and not yet tagged, per model")
     max_batch_tokens: int = _setting(
-        0, _whole(0), "padded tokens of one batch; 0 is 1,024 on a CPU and 16,384 on a GPU"
+        0, _whole(0), "padded tokens of one batch; 0 is 2,048 on a CPU and 16,384 on a GPU"
     )
 
     request_timeout_s: float = _setting(60.0, _seconds(above=0.001), "a request's deadline, unless it says")
@@ -192,6 +214,14 @@ class Settings:
                     f"{getattr(self, least)}, is expected"
                 )
 
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """The names of the compatible surfaces that are on."""
+        if self.compat == "auto":
+            return SURFACES if _is_loopback(self.host) else ()
+        wanted = {part.strip() for part in self.compat.split(",")}
+        return tuple(name for name in SURFACES if self.compat == "all" or name in wanted)
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Reads the variables that are set and not empty. Raises SettingsError for the first wrong one."""
@@ -207,6 +237,13 @@ class Settings:
                         f"{variable(each.name)} is {raw!r}: {kind.expected} is expected"
                     ) from None
         return cls(**values)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def variable(name: str) -> str:

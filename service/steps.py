@@ -55,7 +55,7 @@ def cut_sentences(
     n_tokens = 0
     for i, sentence in enumerate(sentences):
         if isinstance(sentence, str):
-            _check_chars(sentence, f"/sentences/{i}", settings)
+            check_chars(sentence, f"/sentences/{i}", settings)
             cut = Cut(sentence, sentence, tokenise(sentence))
         else:
             text = " ".join(sentence)
@@ -63,7 +63,7 @@ def cut_sentences(
         cuts.append(cut)
         _check_tokens(cut.tokens, f"/sentences/{i}", settings)
         n_tokens += len(cut.tokens)
-    _check_total(n_tokens, settings)
+    check_total(n_tokens, settings)
     return cuts
 
 
@@ -74,11 +74,22 @@ def cut_document(
 
     ``n_tokens``: of the request's other texts.
     """
-    _check_chars(text, pointer, settings)
-    cuts = cut_unchecked(text, model)
-    for cut in cuts:
-        n_tokens += len(cut.tokens)
-    _check_total(n_tokens, settings)
+    check_chars(text, pointer, settings)
+    tokens = model.tagger.tokenise(text)
+    return cut_ranges(text, tokens, model.tagger.sentences(text, tokens), settings, pointer, n_tokens)
+
+
+def cut_ranges(
+    text: str,
+    tokens: Tokens,
+    ranges: Sequence[tuple[int, int]],
+    settings: Settings,
+    pointer: str = "/text",
+    n_tokens: int = 0,
+) -> list[Cut]:
+    """A text's sentences, given as token ranges, none empty. As ``cut_document``."""
+    check_total(n_tokens + len(tokens), settings)
+    cuts = _parts(text, tokens, ranges)
     for cut in cuts:
         _check_tokens(cut.tokens, pointer, settings)
     return cuts
@@ -87,14 +98,19 @@ def cut_document(
 def cut_unchecked(text: str, model: ServedModel) -> list[Cut]:
     """The sentences found in a text that is made of one whose size was checked."""
     tokens = model.tagger.tokenise(text)
+    return _parts(text, tokens, model.tagger.sentences(text, tokens))
+
+
+def _parts(text: str, tokens: Tokens, ranges: Sequence[tuple[int, int]]) -> list[Cut]:
     cuts = []
-    for first, last in model.tagger.sentences(text, tokens):
+    for first, last in ranges:
         part = tokens.slice(first, last)
         cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
     return cuts
 
 
-def _check_chars(text: str, pointer: str, settings: Settings) -> None:
+def check_chars(text: str, pointer: str, settings: Settings) -> None:
+    """Raises Problem (too-large) for a text longer than any may be."""
     if len(text) > settings.max_document_chars:
         raise too_large(
             "max_document_chars", settings.max_document_chars, len(text), "characters of one text",
@@ -116,7 +132,8 @@ def _check_tokens(tokens: Tokens, pointer: str, settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _check_total(n_tokens: int, settings: Settings) -> None:
+def check_total(n_tokens: int, settings: Settings) -> None:
+    """Raises Problem (too-large) where a request has more tokens than it may."""
     if n_tokens > settings.max_request_tokens:
         raise too_large(
             "max_request_tokens", settings.max_request_tokens, n_tokens, "tokens of the request"

@@ -120,7 +120,7 @@ def environment(**settings: object) -> dict[str, str]:
     """This process's, without settings of the service but these."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("NAMETAG_")}
     ours = {f"NAMETAG_{name.upper()}": str(value) for name, value in settings.items()}
-    return {**plain, "NAMETAG_PORT": "0", "NAMETAG_DEVICE": "cpu", **ours}
+    return {**plain, "NAMETAG_PORT": "0", "NAMETAG_DEVICE": "cpu", "NAMETAG_WORKERS": "1", **ours}
 
 
 @contextmanager

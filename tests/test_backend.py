@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +44,14 @@ TOKENS = [*WORDS, "HARRY", "Zoë", "", "x" * 100, "1996", "王", "\ud800", "🎉
 WIDTH = 12
 
 
+def as_table(x):
+    """Padded features (B, T, F) as a table of them and the rows in it."""
+    return x.reshape(-1, x.shape[2]), np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
+
+
 def emissions_of(backend, x, lengths):
     """Only what means something: each sentence's own rows."""
-    out = backend.emissions(x, np.array(lengths))
+    out = backend.emissions(*as_table(x), np.array(lengths))
     assert out.dtype == np.float32
     return [out[b, :n] for b, n in enumerate(lengths)]
 
@@ -151,7 +156,7 @@ def test_a_sentence_gets_the_same_answer_alone_and_in_any_batch(make, cell):
 
     def answers(chosen):
         n = [lengths[b] for b in chosen]
-        out = backend.emissions(x[chosen, : max(n)], np.array(n))
+        out = backend.emissions(*as_table(x[chosen, : max(n)]), np.array(n))
         return decode(out, n, artefact.chain, artefact.config.scheme)
 
     alone = [answers([b])[0] for b in range(len(lengths))]
@@ -190,6 +195,58 @@ def test_only_the_characters_that_words_have_are_computed(char_width):
     assert [
         _used_chars(chars, char_width).shape[1] for chars in (types.chars, types.chars * 0 + 3)
     ] == bounds
+
+
+# An int8 recurrence, whose backends keep other things of a word type
+
+
+def int8_emissions(backend, sentences):
+    """Through the features, as the Tagger does."""
+    table = backend.features(backend._artefact.vocabulary.encoder.encode(TOKENS))
+    lengths = [len(s) for s in sentences]
+    rows = np.full((len(sentences), max(lengths)), 3)
+    for b, sentence in enumerate(sentences):
+        rows[b, : len(sentence)] = sentence
+    out = backend.emissions(table, rows, np.array(lengths))
+    return [out[b, :n] for b, n in enumerate(lengths)]
+
+
+def some_rows(lengths=(1, 40, 3, 40, 17, 2, 1, 300)):
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, len(TOKENS), n) for n in lengths]
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_an_int8_recurrence_is_rounded_alike_in_onnx_runtime_and_in_torch(both, head):
+    """A state that lies between two integers may be rounded to either, and count as 1/127 more."""
+    artefact = random_artefact(int8_recurrence=True, bidirectional=both, head=head, hidden_dim=16)
+    rounded, in_torch = (
+        np.concatenate(int8_emissions(make(artefact), some_rows())) for make in (OnnxBackend, TorchBackend)
+    )
+    plain = replace(artefact.config, network=replace(artefact.config.network, int8_recurrence=False))
+    exact = np.concatenate(int8_emissions(TorchBackend(replace(artefact, config=plain)), some_rows()))
+    off = np.abs(rounded - in_torch)
+    assert np.median(off) < 1e-5
+    assert off.mean() < 0.02 * np.abs(rounded - exact).mean()
+
+
+def test_what_an_int8_recurrence_rounds_does_not_depend_on_the_batch():
+    """One state rounded the other way would be off by some 1e-3."""
+    backend = OnnxBackend(random_artefact(int8_recurrence=True, hidden_dim=16))
+    sentences = some_rows()
+    together = int8_emissions(backend, sentences)
+    for sentence, emissions in zip(sentences, together, strict=True):
+        (alone,) = int8_emissions(backend, [sentence])
+        np.testing.assert_allclose(alone, emissions, rtol=1e-5, atol=1e-6)
+
+
+def test_two_products_of_an_int8_recurrence_fit_into_16_bits():
+    artefact = random_artefact(int8_recurrence=True)
+    for d in (0, 1):
+        rows = artefact.tables[f"layers.0.{d}.weight_hh_l0"].rows
+        assert np.abs(rows).max() == 63
+        assert 2 * 255 * int(np.abs(rows).max()) < 2**15
 
 
 # What export does to a network

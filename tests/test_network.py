@@ -207,6 +207,9 @@ def test_only_the_crf_learns_its_chain(head):
         ({"n_layers": 0}, "n_layers is 0: at least 1 is expected"),
         ({"hidden_dim": -1}, "hidden_dim is -1"),
         ({"char_width": 2}, "char_width is 2: an odd number"),
+        ({"int8_recurrence": True, "n_layers": 2}, "int8_recurrence is for one layer"),
+        ({"int8_recurrence": True, "cell": "gru"}, "int8_recurrence is for one layer"),
+        ({"int8_recurrence": True, "context_layers": 1}, "int8_recurrence is for one layer"),
         ({"cased_dim": 0, "lower_dim": 0, "char_filters": 0}, "neither words nor characters"),
     ],
 )

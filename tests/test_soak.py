@@ -25,7 +25,7 @@ def run(script: str, *arguments: object, model: Path, out: Path) -> subprocess.C
     )
 
 
-def test_a_short_soak_with_a_killed_worker_finds_nothing_wrong(tiny_artefact, tmp_path):
+def test_a_short_soak_with_a_killed_worker_and_loads_finds_nothing_wrong(tiny_artefact, tmp_path):
     ran = run("soak.py", "--minutes", 0.3, "--data", tmp_path, model=tiny_artefact, out=tmp_path / "soak")
     report = json.loads((tmp_path / "soak.json").read_text("utf-8"))
     assert report["failures"] == []
@@ -33,7 +33,10 @@ def test_a_short_soak_with_a_killed_worker_finds_nothing_wrong(tiny_artefact, tm
     assert len(report["kills_s"]) == 1
     assert report["exit_code"] == 0
     assert report["n_sentences_checked"] > 1_000
-    assert {"single", "of 32", "document", "slow writer", "slow reader"} <= report["requests"].keys()
+    assert {"single", "of 32", "document", "slow writer", "slow reader", "stream"} <= report[
+        "requests"
+    ].keys()
+    assert report["requests"]["load"] == {"200": 2}
     assert len(report["memory"]["workers"]) == 3  # the two, and one that came after the kill
 
 

@@ -21,6 +21,7 @@ def a_tagger(artefact=ARTEFACT, make=OnnxBackend):
 
 
 TAGGER = a_tagger()
+INT8_TAGGER = a_tagger(random_artefact(int8_recurrence=True, hidden_dim=16))
 
 
 def assert_same(these, those):
@@ -51,7 +52,8 @@ def test_there_is_one_label_and_one_score_for_each_token_given(sentences):
 @brief
 @given(sentence_lists)
 def test_a_sentence_gets_the_same_answer_alone_and_in_any_batch(sentences):
-    assert_same(TAGGER.tag(sentences), [TAGGER.tag([s])[0] for s in sentences])
+    for tagger in (TAGGER, INT8_TAGGER):
+        assert_same(tagger.tag(sentences), [tagger.tag([s])[0] for s in sentences])
 
 
 @brief
@@ -87,9 +89,9 @@ def test_tag_all_keeps_to_its_budget_of_padded_tokens():
     shapes = []
 
     class Spy(OnnxBackend):
-        def emissions(self, features, lengths, layout=None):
-            shapes.append(features.shape[:2])
-            return super().emissions(features, lengths, layout)
+        def emissions(self, features, rows, lengths, layout=None):
+            shapes.append(rows.shape)
+            return super().emissions(features, rows, lengths, layout)
 
     sentences = [["Harry"] * n for n in (3, 30, 1, 0, 8, 8, 2, 12)]
     a_tagger(make=Spy).tag_all(sentences, max_batch_tokens=12)
@@ -107,6 +109,13 @@ def test_a_cache_of_word_types_that_overflows_changes_no_answer(monkeypatch):
     assert len(small._rows) <= 15
     assert_same(small.tag(sentences), expected)  # more word types at once than are kept
     assert_same([small.tag([s])[0] for s in sentences], expected)
+
+
+def test_what_is_kept_of_word_types_is_bounded_in_bytes_too(monkeypatch):
+    monkeypatch.setattr(tagger_module, "_CACHED_BYTES", 15 * INT8_TAGGER._features[0].nbytes)
+    small = a_tagger(INT8_TAGGER.artefact)
+    assert_same([small.tag([s])[0] for s in some_sentences(50)], INT8_TAGGER.tag(some_sentences(50)))
+    assert len(small._rows) <= 15
 
 
 def test_long_word_types_do_not_fill_the_memory(monkeypatch):
@@ -229,9 +238,9 @@ def test_another_label_fails_the_self_test_which_shows_both():
 
 def test_a_backend_whose_answers_depend_on_the_batch_fails_the_self_test():
     class Leaky(OnnxBackend):
-        def emissions(self, features, lengths, layout=None):
+        def emissions(self, features, rows, lengths, layout=None):
             off = np.float32(len(lengths) == 1)[..., None] * [0, 2, 0]
-            return super().emissions(features, lengths, layout) + off
+            return super().emissions(features, rows, lengths, layout) + off
 
     with pytest.raises(SelfTestError, match="sentence 0, alone"):
         a_tagger(make=Leaky).self_test()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.artefact import Artefact, Table, is_quantised
+from model.artefact import Artefact, Table, most_of
 from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend
 from model.config import NetworkConfig, TaggerConfig
 from model.context import EPSILON
@@ -25,6 +25,7 @@ from model.network import BiRnnTagger
 from model.tagger import Tagger
 
 OPSET = 17
+_MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
 _COMMON = 50_000  # of a table's words, the first: it is in them that a column must matter
 Array = NDArray[np.float32]
 
@@ -43,25 +44,38 @@ EXPECTED_SENTENCES = (
 class _Graph:
     """Collects nodes and constants under unique names."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, value: NDArray[Any]) -> str:
-        name = f"c{len(self.constants)}"
+        name = f"{self.prefix}c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def add(self, op: str, *inputs: str, output: int = 0, n_outputs: int = 1, **attributes: Any) -> str:
-        names = [f"n{len(self.nodes)}_{i}" for i in range(n_outputs)]
+    def all(self, op: str, *inputs: str, n_outputs: int, **attributes: Any) -> list[str]:
+        """All outputs of one more node."""
+        names = [f"{self.prefix}n{len(self.nodes)}_{i}" for i in range(n_outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return names[output]
+        return names
 
-    def model(self, inputs: list[onnx.ValueInfoProto], result: str, shape: list[Any]) -> bytes:
-        out = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """The output of one more node."""
+        return self.all(op, *inputs, n_outputs=1, **attributes)[0]
+
+    def model(
+        self,
+        inputs: list[onnx.ValueInfoProto],
+        result: str,
+        shape: list[Any],
+        kind: int = TensorProto.FLOAT,
+    ) -> bytes:
+        out = helper.make_tensor_value_info("out", kind, shape)
         self.nodes.append(helper.make_node("Identity", [result], ["out"]))
         graph = helper.make_graph(self.nodes, "nametag", inputs, [out], self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=domains)
         model.ir_version = 8
         onnx.checker.check_model(model)
         serialised: bytes = model.SerializeToString()
@@ -69,7 +83,10 @@ class _Graph:
 
 
 def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
-    """vectors (N, word_dim), shapes (N,), chars (N, C) → features (N, D); only the used inputs."""
+    """vectors (N, word_dim), shapes (N,), chars (N, C) → features (N, D); only the used inputs.
+
+    For an int8 recurrence, what they give the gates of each direction: (N, directions * 4H), float16.
+    """
     g = _Graph()
     inputs, parts = [], []
     if config.word_dim:
@@ -77,22 +94,49 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
         parts.append("vectors")
     if config.char_filters:
         inputs.append(helper.make_tensor_value_info("chars", TensorProto.INT64, ["N", "C"]))
-        x = g.add("Gather", g.constant(weights["words.chars.weight"]), "chars")  # (N, C, char_dim)
-        x = g.add("Transpose", x, perm=[0, 2, 1])
-        kernel, bias = (g.constant(weights[f"words.filters.{n}"]) for n in ("weight", "bias"))
-        x = g.add("Conv", x, kernel, bias, pads=[config.char_width // 2] * 2)
-        x = g.add("ReduceMax", x, axes=[2], keepdims=0)
-        parts.append(g.add("Relu", x))  # (N, char_filters)
+        parts.append(_filters(g, config, weights))
     if config.shape_dim:
         inputs.append(helper.make_tensor_value_info("shapes", TensorProto.INT64, ["N"]))
         parts.append(g.add("Gather", g.constant(weights["words.shapes.weight"]), "shapes"))
     x = g.add("Concat", *parts, axis=1)
     weight, bias = (g.constant(weights[f"words.projection.{n}"]) for n in ("weight", "bias"))
-    return g.model(inputs, g.add("Gemm", x, weight, bias, transB=1), ["N", config.feature_dim])
+    x = g.add("Gemm", x, weight, bias, transB=1)
+    if not config.int8_recurrence:
+        return g.model(inputs, x, ["N", config.feature_dim])
+    cells = range(config.n_directions)
+    weight, bias = (
+        g.constant(np.concatenate([_gates(config, weights[f"layers.0.{d}.{name}"]) for d in cells]))
+        for name in ("weight_ih_l0", "bias_ih_l0")
+    )
+    x = g.add("Cast", g.add("Gemm", x, weight, bias, transB=1), to=TensorProto.FLOAT16)
+    return g.model(inputs, x, ["N", config.n_directions * 4 * config.hidden_dim], TensorProto.FLOAT16)
+
+
+def _filters(g: _Graph, config: NetworkConfig, weights: dict[str, Array]) -> str:
+    """chars (N, C) → (N, char_filters). What a filter gives is a sum of what its characters give, each
+    looked up by character and place: half as long as ONNX Runtime's convolution takes."""
+    around = config.char_width // 2
+    kernel = weights["words.filters.weight"].transpose(2, 1, 0)  # (char_width, char_dim, char_filters)
+    padded = g.add("Pad", "chars", g.constant(np.array([0, around, 0, around], dtype=np.int64)))
+    axis = g.constant(np.array([1], dtype=np.int64))
+    x = ""
+    for place, table in enumerate(weights["words.chars.weight"] @ kernel):  # (characters, char_filters)
+        first, last = (g.constant(np.array([p], dtype=np.int64)) for p in (place, place - 2 * around))
+        ends = last if place < 2 * around else g.constant(np.array([2**62], dtype=np.int64))
+        here = g.add("Gather", g.constant(table), g.add("Slice", padded, first, ends, axis))
+        x = g.add("Add", x, here) if x else here  # (N, C, char_filters)
+    x = g.add("ReduceMax", x, axes=[1], keepdims=0)
+    return g.add("Relu", g.add("Add", x, g.constant(weights["words.filters.bias"])))
 
 
 # torch's order of gates → ONNX's.
 _GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+
+
+def _gates(config: NetworkConfig, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows of one cell (gates * H, …), its gates in ONNX's order."""
+    order = list(_GATES[config.cell])
+    return values.reshape(len(order), config.hidden_dim, -1)[order].reshape(values.shape)
 
 
 def _context(g: _Graph, config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table]) -> str:
@@ -156,13 +200,12 @@ def sentences_graph(
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["T", "B", config.feature_dim]),
         helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
     ]
-    order, hidden = _GATES[config.cell], config.hidden_dim
+    hidden = config.hidden_dim
 
     def gates(layer: int, name: str) -> Array:
         """One parameter of all directions of a layer, its gates in ONNX's order."""
-        stacked = np.stack([weights[f"layers.{layer}.{d}.{name}"] for d in range(config.n_directions)])
-        blocks = stacked.reshape(config.n_directions, len(order), hidden, -1)
-        return blocks[:, list(order)].reshape(config.n_directions, len(order) * hidden, -1)
+        cells = range(config.n_directions)
+        return np.stack([_gates(config, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
 
     x = "features"
     if config.context_layers:
@@ -175,7 +218,7 @@ def sentences_graph(
         inputs += [helper.make_tensor_value_info(name, *size) for name, size in sizes.items()]
         x = g.add("Concat", x, _context(g, config, weights, tables or {}), axis=2)
     for layer in range(config.n_layers):
-        biases = np.concatenate([gates(layer, f"bias_{p}h_l0")[:, :, 0] for p in "ih"], 1)
+        biases = np.concatenate([gates(layer, f"bias_{p}h_l0") for p in "ih"], 1)
         operands = [
             x,
             g.constant(gates(layer, "weight_ih_l0")),
@@ -203,6 +246,72 @@ def sentences_graph(
     x = g.add("MatMul", x, g.constant(weights["output.weight"].T))
     x = g.add("Add", x, g.constant(weights["output.bias"]))
     return g.model(inputs, x, ["T", "B", len(weights["output.bias"])])
+
+
+def _step(config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table]) -> onnx.GraphProto:
+    """One step of both directions of an int8 recurrence: state and cell (directions, B, H), and the rows
+    (directions, B) of the outer graph's ``gates`` → state, cell, and parts of emissions (directions, B, K).
+    """
+    g = _Graph("step_")
+    cells, hidden = range(config.n_directions), config.hidden_dim
+
+    def sizes(*widths: int) -> str:
+        return g.constant(np.array(widths, dtype=np.int64))
+
+    unit, zero = g.constant(np.array(1 / 127, np.float32)), g.constant(np.array(128, np.uint8))
+    state = g.add("QuantizeLinear", "state", unit, zero)
+    parts = []
+    for d, part in enumerate(g.all("Split", state, sizes(*[1] * len(cells)), axis=0, n_outputs=len(cells))):
+        table = tables[f"layers.0.{d}.weight_hh_l0"]
+        weight = g.constant(_gates(config, table.rows).T)
+        scale = g.constant(_gates(config, table.scales))
+        operands = (part, weight, unit, scale, zero)
+        parts.append(g.add("MatMulIntegerToFloat", *operands, domain=_MICROSOFT))
+    x = g.add("Cast", g.add("Gather", "gates", "rows"), to=TensorProto.FLOAT)
+    x = g.add("Add", g.add("Concat", *parts, axis=0), x)  # (directions, B, 4H)
+    sigmoids, tanh = g.all("Split", x, sizes(3 * hidden, hidden), axis=2, n_outputs=2)
+    i, o, f = g.all("Split", g.add("Sigmoid", sigmoids), sizes(*[hidden] * 3), axis=2, n_outputs=3)
+    cell = g.add("Add", g.add("Mul", f, "cell"), g.add("Mul", i, g.add("Tanh", tanh)))
+    state = g.add("Mul", o, g.add("Tanh", cell))
+    to_labels = weights["output.weight"].reshape(-1, len(cells), hidden).transpose(1, 2, 0)
+    out = g.add("MatMul", state, g.constant(to_labels))
+
+    def info(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [len(cells), "B", *shape])
+
+    return helper.make_graph(
+        g.nodes,
+        "step",
+        [info("state", TensorProto.FLOAT, hidden), info("cell", TensorProto.FLOAT, hidden),
+         info("rows", TensorProto.INT64)],
+        [info(state, TensorProto.FLOAT, hidden), info(cell, TensorProto.FLOAT, hidden),
+         info(out, TensorProto.FLOAT, to_labels.shape[2])],
+        g.constants,
+    )  # fmt: skip
+
+
+def int8_sentences_graph(
+    config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table]
+) -> bytes:
+    """gates (rows, 4H) float16, rows (T, directions, B) of them → parts of emissions (T, directions, B, K).
+
+    Each direction's part is of its own step t, so the backward one's begins at the sentences' ends.
+    Integers are summed exactly, in any order, so a sentence has the same states in any batch.
+    """
+    g = _Graph()
+    n, hidden, n_labels = config.n_directions, config.hidden_dim, len(weights["output.bias"])
+    ends = [g.constant(np.array(value, dtype=np.int64)) for value in ([n], [hidden], [2], [3])]
+    n_sentences = g.add("Slice", g.add("Shape", "rows"), *ends[2:])
+    fresh = g.add("ConstantOfShape", g.add("Concat", ends[0], n_sentences, ends[1], axis=0))
+    step = _step(config, weights, tables)
+    *_, out = g.all("Scan", fresh, fresh, "rows", n_outputs=3, body=step, num_scan_inputs=1)
+    inputs = [
+        helper.make_tensor_value_info("gates", TensorProto.FLOAT16, ["N", 4 * hidden]),
+        helper.make_tensor_value_info("rows", TensorProto.INT64, ["T", n, "B"]),
+    ]
+    bias = np.zeros((n, 1, n_labels), np.float32)
+    bias[0] = weights["output.bias"]
+    return g.model(inputs, g.add("Add", out, g.constant(bias)), ["T", n, "B", n_labels])
 
 
 def fold_tables(network: BiRnnTagger, columns: Mapping[str, int] | None = None) -> dict[str, Array]:
@@ -255,10 +364,19 @@ def make_artefact(
         if f"words.{name}.weight" in weights
     }
     config = replace(config, network=replace(config.network, **widths))
-    tables = {name: Table.of(weights.pop(name)) for name in sorted(weights) if is_quantised(name)}
+    if config.network.int8_recurrence:
+        for d in range(config.network.n_directions):
+            weights[f"layers.0.{d}.bias_ih_l0"] += weights[f"layers.0.{d}.bias_hh_l0"]
+            weights[f"layers.0.{d}.bias_hh_l0"][:] = 0  # one bias is enough
+    tables = {
+        name: Table.of(weights.pop(name), most)
+        for name in sorted(weights)
+        if (most := most_of(name, config.network))
+    }
+    of_sentences = int8_sentences_graph if config.network.int8_recurrence else sentences_graph
     graphs = {
         WORD_TYPES_GRAPH: word_types_graph(config.network, weights),
-        SENTENCES_GRAPH: sentences_graph(config.network, weights, tables),
+        SENTENCES_GRAPH: of_sentences(config.network, weights, tables),
     }
     bare = Artefact(config, vocabulary, weights, tables, graphs, [], training, card)
     return with_expected(bare, expected_sentences)

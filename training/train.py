@@ -133,8 +133,12 @@ def _from_artefact(
             f"{folder}: knows the types {artefact.config.entity_types}, the data has {unknown[0]!r} too; "
             "train without --init, or choose the types"
         )
-    config = replace(artefact.config, name=recipe.name, version=recipe.version, temperature=1.0)
-    network: BiRnnTagger = network_of(artefact)
+    # Trained without the roundings that served weights have.
+    shape = replace(artefact.config.network, int8_recurrence=False)
+    config = replace(
+        artefact.config, name=recipe.name, version=recipe.version, network=shape, temperature=1.0
+    )
+    network: BiRnnTagger = network_of(replace(artefact, config=config))
     for table in (network.words.cased, network.words.lower):
         if table is not None:
             table.weight.requires_grad_(recipe.vectors.tune)
@@ -201,7 +205,8 @@ def train(
           f"{len(vocabulary.lower):,} lower-cased words", file=sys.stderr)  # fmt: skip
     history = fit.run(resume=resume)
     fit.load_best()
-    config = replace(fit.config, temperature=_fit_temperature(fit, fit.batches.store))
+    shape = replace(fit.config.network, int8_recurrence=fit.config.network.allows_int8)
+    config = replace(fit.config, network=shape, temperature=_fit_temperature(fit, fit.batches.store))
     kept = history[-1]
     if recipe.optimiser.keep == "best":
         kept = max(history, key=lambda record: (record.dev_f1, record.epoch))
