@@ -8,6 +8,7 @@ ordinary way, which refuses it too (service/admission.py).
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -18,8 +19,13 @@ import orjson
 from service.admission import overloaded
 from service.edge import SANE_ID, log_access
 from service.facts import Facts
+from service.log import LOGGER
 from service.problems import MEDIA_TYPE, RETRY_AFTER_S
 from service.state import Service
+
+_LOGGED_A_SECOND = 50
+
+log = logging.getLogger(LOGGER)
 
 # Headers that change how a request is to be read or answered; with one of them, it is not plain.
 _ELSE = rb"connection|transfer-encoding|expect|upgrade|origin|traceparent|content-length"
@@ -38,16 +44,31 @@ class Refusal:
             + rb"content-length:[ \t]*(\d{1,15})[ \t]*\r\n" + _HEADERS + rb"\r\n",
             re.IGNORECASE,
         )  # fmt: skip
-        admission = service.admission
-        self._problem = overloaded(
-            "requests", "max_queue_requests", admission.max_requests, admission.max_requests
-        )
-        self._json = orjson.dumps({**self._problem.as_json(), "request_id": ""})[:-2]
+        self._say(service.admission.max_requests)
         self._head = (
             "HTTP/1.1 429 Too Many Requests\r\n"
             f"retry-after: {RETRY_AFTER_S}\r\ncontent-type: {MEDIA_TYPE}\r\n"
         ).encode()
         self._logs = service.settings.access_log == "on"
+        self._second = self._n_logged = self._n_unlogged = 0
+
+    def _say(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._problem = overloaded("requests", "max_queue_requests", maximum, maximum)
+        self._json = orjson.dumps({**self._problem.as_json(), "request_id": ""})[:-2]
+
+    def _is_to_log(self, second: int) -> bool:
+        """Some of each second's: writing a line takes longer than all the rest of a refusal."""
+        if second != self._second:
+            if self._n_unlogged:
+                log.warning(
+                    "refused, without a line each", extra={"fields": {"requests": self._n_unlogged}}
+                )
+            self._second, self._n_logged, self._n_unlogged = second, 0, 0
+        is_logged = self._n_logged < _LOGGED_A_SECOND
+        self._n_logged += is_logged
+        self._n_unlogged += not is_logged
+        return is_logged
 
     def of(self, data: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes | None:
         """The refusal of the request that ``data`` is; None where it is to go the ordinary way.
@@ -56,11 +77,14 @@ class Refusal:
         """
         service = self._service
         admission = service.admission
-        if admission.n_requests < admission.max_requests or service.keys is not None:
+        n_requests = max(admission.n_requests, admission.n_under_way)
+        if n_requests < admission.max_requests or service.keys is not None:
             return None
         if service.is_draining or not service.is_started:
             return None
         started = time.perf_counter()
+        if self._maximum != admission.max_requests:
+            self._say(admission.max_requests)
         match = self._whole.match(data)
         if match is None or int(match[1]) != len(data) - match.end():
             return None
@@ -71,7 +95,7 @@ class Refusal:
         service.metrics.rejected(self._problem)
         seconds = time.perf_counter() - started
         service.metrics.answered("POST", self._path, 429, seconds)
-        if self._logs:
+        if self._logs and self._is_to_log(int(started)):
             facts = Facts(request_id.decode(), "POST", self._path, problem=self._problem.code)
             log_access(facts, 429, seconds)
         return b"%s%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (

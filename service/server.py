@@ -15,6 +15,8 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.acceptor import Acceptor
+from service.admission import Admission
 from service.log import LOGGER
 from service.metrics import Metrics
 from service.problems import MEDIA_TYPE
@@ -26,6 +28,7 @@ from service.tag import PATH as TAG_PATH
 log = logging.getLogger(LOGGER)
 
 MAX_HEAD_BYTES = 64 * 1024
+_LOOK_S = 0.05
 
 
 def _is_windows() -> bool:
@@ -41,6 +44,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     receive_timeout_s = 30.0
     metrics: Metrics
+    admission: Admission
     refusal: Refusal
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,6 +54,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._n_head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._under_way: list[RequestResponseCycle] = []  # or queued behind it
+        self._n_counted = 0  # of Admission.n_under_way
         self._to_refuse: tuple[int, str] | None = None  # when what came before it has been answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,6 +64,8 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         self._say_that_nobody_is_left()
+        self.admission.n_under_way -= self._n_counted
+        self._n_counted = 0
         super().connection_lost(exc)
 
     def _say_that_nobody_is_left(self) -> None:
@@ -122,6 +129,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._under_way = [cycle for cycle in self._under_way if not cycle.response_complete]
         self._under_way.append(self.cycle)
+        self._n_counted += 1
+        self.admission.n_under_way += 1
 
     def on_message_complete(self) -> None:
         self._is_reading_body = False
@@ -130,6 +139,9 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
+        if self._n_counted:  # else the connection was lost, and they are all counted off
+            self._n_counted -= 1
+            self.admission.n_under_way -= 1
         super().on_response_complete()
         if self._to_refuse is not None and is_last and not self.transport.is_closing():
             self._unset_keepalive_if_required()
@@ -176,6 +188,25 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+class Lookout:
+    """Tells the admission how late the event loop is, until closed."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._admission.looked(now - self._due)
+        self._due = now + _LOOK_S
+        self._next = self._loop.call_at(self._due, self._look)
+
+    def close(self) -> None:
+        self._next.cancel()
+
+
 class Server(uvicorn.Server):
     """Drains before it stops listening, so that /readyz can say so while accepted work finishes."""
 
@@ -184,6 +215,7 @@ class Server(uvicorn.Server):
 
         class Protocol(ImpatientProtocol):
             receive_timeout_s = settings.receive_timeout_s
+            admission = service.admission
             refusal = Refusal(service, TAG_PATH)
             metrics = service.metrics
 
@@ -204,12 +236,22 @@ class Server(uvicorn.Server):
         )
         self._service = service
         self._parent_pid = parent_pid
+        self._beside: list[Lookout | Acceptor] = []  # what runs beside uvicorn's own servers
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._beside.append(Lookout(self._service.admission))
         for sock in sockets or ():
+            self._beside.append(Acceptor(sock, self._protocol))
             host, port = sock.getsockname()[:2]
             log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes them."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def on_tick(self, counter: int) -> bool:
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
@@ -223,6 +265,8 @@ class Server(uvicorn.Server):
         await self._service.drain(delay_s=min(settings.drain_delay_s, settings.grace_s), ends=ends)
         # All is answered; what is left is writing the answers, for which a slow reader has this long.
         self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - loop.time()))
+        for each in self._beside:
+            each.close()
         await super().shutdown(sockets)
 
     def run_until_told(self, sock: socket.socket) -> None:

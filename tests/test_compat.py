@@ -162,7 +162,8 @@ def words_of(name, answer):
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_full_queue_is_a_429_with_retry_after(service, monkeypatch, name):
-    monkeypatch.setattr(service.service.admission, "max_requests", 0)
+    for name_of_limit in ("most_requests", "max_requests"):
+        monkeypatch.setattr(service.service.admission, name_of_limit, 0)
     path, body, headers = requests_of(TEXT)[name]
     answer = post(service, path, body, headers)
     assert answer.status_code == 429

@@ -1,13 +1,18 @@
 """Refusals that cost nothing: the same as the ordinary ones, and only for what is plainly one request."""
 
 import json
+import logging
 import socket
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 
 import pytest
 
+from service.admission import LEAST_REQUESTS, Admission
+from service.problems import Problem
 from service.refusal import Refusal
 from tests.running import running
 
@@ -28,14 +33,26 @@ def full_service(artefact):
 
 
 def exchanged(sock, *parts):
-    """The status, the headers but for the date, and the JSON that answer a request sent in parts."""
+    """What answers a request sent in parts."""
     for part in parts:
         sock.sendall(part)
+    return answer_of(sock)
+
+
+def answer_of(sock):
+    """The status, the headers but for the date, and the JSON of the next answer."""
     answer = HTTPResponse(sock)
     answer.begin()
     headers = {name.lower(): value for name, value in answer.getheaders()}
     headers.pop("date", None)  # it may be another second's, and before the first there is none
     return answer.status, headers, json.loads(answer.read())
+
+
+def until(is_so):
+    ends = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 BODY = b'{"sentences": ["Ann met Ben."]}'
@@ -89,3 +106,66 @@ def test_a_connection_that_was_refused_is_answered_when_there_is_room(tiny_artef
                 while service.service.admission.n_requests:
                     pass
                 assert exchanged(sock, HEAD + b"\r\n" + BODY)[0] == 200
+
+
+def test_of_many_requests_that_come_in_one_turn_only_the_first_are_answered(tiny_artefact):
+    """Before the first of them holds, all have been read."""
+    with running(tiny_artefact, max_queue_requests=2) as service, ExitStack() as open_sockets:
+        gate = service.gate()
+        socks = [
+            open_sockets.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=30))
+            for _ in range(40)
+        ]
+        for sock in socks:
+            sock.sendall(HEAD + b"\r\n" + BODY)
+        assert gate.came.wait(30)
+        gate.opened.set()
+        statuses = Counter(answer_of(sock)[0] for sock in socks)
+        assert set(statuses) == {200, 429}
+        until(lambda: service.service.admission.n_under_way == 0)
+
+
+def test_requests_whose_clients_hang_up_are_not_under_way_any_more(tiny_artefact):
+    with running(tiny_artefact) as service:
+        gate = service.gate()
+        for n_parts in (0, 1):  # before the body, and after it
+            with socket.create_connection(("127.0.0.1", service.port), timeout=30) as sock:
+                sock.sendall(HEAD + b"\r\n" + BODY * n_parts)
+                until(lambda: service.service.admission.n_under_way == 1)
+            until(lambda: service.service.admission.n_under_way == 0)
+        gate.opened.set()
+
+
+def test_of_a_flood_of_refusals_some_are_logged_and_the_others_counted(tiny_artefact, caplog):
+    with full_service(tiny_artefact) as (service, _):
+        refusal = Refusal(service.service, "/v1/tag")
+        with caplog.at_level(logging.INFO):
+            for second in (7, 7, 8):
+                for _ in range(60):
+                    refusal._is_to_log(second)
+        (said,) = (r for r in caplog.records if r.message == "refused, without a line each")
+        assert said.fields == {"requests": 70}
+
+
+def test_a_late_event_loop_allows_fewer_requests_and_a_punctual_one_more():
+    admission = Admission(max_requests=512, max_bytes=1)
+    admission.looked(late_s=0.01)
+    assert admission.max_requests == 512
+    allowed = []
+    with ExitStack() as holding:
+        for _ in range(400):
+            holding.enter_context(admission.hold())
+        for _ in range(20):
+            admission.looked(late_s=0.3)
+            allowed.append(admission.max_requests)
+        with pytest.raises(Problem) as refused:
+            holding.enter_context(admission.hold())
+        assert "400 requests are being answered, and 96 are allowed" in refused.value.detail
+    assert allowed[:2] == [300, 225]
+    assert allowed[-1] == LEAST_REQUESTS
+    for _ in range(100):
+        admission.looked(late_s=0.01)
+    assert admission.max_requests == 512
+    small = Admission(max_requests=3, max_bytes=1)
+    small.looked(late_s=9)
+    assert small.max_requests == 3
