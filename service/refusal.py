@@ -80,7 +80,7 @@ class Refusal:
         n_requests = max(admission.n_requests, admission.n_under_way)
         if n_requests < admission.max_requests or service.keys is not None:
             return None
-        if service.is_draining or not service.is_started:
+        if service.is_leaving or not service.is_started:
             return None
         started = time.perf_counter()
         if self._maximum != admission.max_requests:

@@ -208,7 +208,11 @@ class Lookout:
 
 
 class Server(uvicorn.Server):
-    """Drains before it stops listening, so that /readyz can say so while accepted work finishes."""
+    """Drains before it stops listening, so that /readyz can say so while accepted work finishes.
+
+    Meanwhile each answer closes its connection: a client that keeps it, or a load balancer that knows of
+    connections only, would otherwise go on asking here until the end.
+    """
 
     def __init__(self, app: Any, service: Service, parent_pid: int | None = None) -> None:
         settings = service.settings
@@ -262,6 +266,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         settings = self._service.settings
         ends = loop.time() + settings.grace_s
+        headers = self.server_state.default_headers  # of connections that are open, too
+        headers.append((b"connection", b"close"))
         await self._service.drain(delay_s=min(settings.drain_delay_s, settings.grace_s), ends=ends)
         # All is answered; what is left is writing the answers, for which a slow reader has this long.
         self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - loop.time()))

@@ -46,7 +46,8 @@ class Service:
         # One thread for long texts and long answers: they are pure Python, so a second would only
         # compete with the first, and with the event loop.
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix="text")
-        self.is_draining = False
+        self.is_leaving = False  # told to stop: /readyz says so, and everything is still answered
+        self.is_draining = False  # and, from then on, new work is refused
         self.is_started = False
 
     async def start(self) -> None:
@@ -57,19 +58,22 @@ class Service:
         self.is_started = True
 
     async def drain(self, *, delay_s: float, ends: float) -> None:
-        """Refuses new work, for ``delay_s`` at least, and waits for what was accepted.
+        """Is not ready, works on for ``delay_s``, then refuses new work and waits for what was accepted.
 
+        Whoever hands requests out takes a while to hear of it: until then, what comes here is answered.
         What is not finished at ``ends``, a time of the event loop, is given up, which answers it.
         """
+        self.is_leaving = True
+        if delay_s:
+            await asyncio.sleep(delay_s)
         self.is_draining = True
         self.streams.drain()
         self.switch.abandon()
-        await asyncio.sleep(delay_s)
         if not await self.admission.idle(max(0.0, ends - asyncio.get_running_loop().time())):
             self.models.abandon()
 
     async def close(self) -> None:
-        self.is_draining = True
+        self.is_leaving = self.is_draining = True
         await self.switch.close(self.settings.grace_s)
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
@@ -95,6 +99,8 @@ class Service:
         Nor is a model that was replaced: replacing one that fails its self-test mends the service.
         """
         self.check_accepting()
+        if self.is_leaving:
+            raise Problem("draining", "this replica is shutting down: ask another, or again")
         for model in self.models.wanted:
             if model.trouble is not None:
                 raise Problem("self-test-failed", f"{model.reference}: {model.trouble}")

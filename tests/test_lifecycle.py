@@ -59,6 +59,25 @@ def test_being_told_to_stop_finishes_what_was_accepted_says_so_and_exits_with_0(
         assert '"stopped"' in service.log[-1]
 
 
+def test_from_sigterm_on_it_is_not_ready_and_answers_all_the_same_until_load_balancers_look_away(
+    tiny_artefact,
+):
+    body = {"sentences": ["Harry Potter met Hermione ."]}
+    with (
+        process(model=tiny_artefact, drain_delay_s=25) as service,
+        httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=20) as client,
+    ):
+        before = client.post("/v1/tag", json=body)
+        assert "connection" not in before.headers
+        service.process.send_signal(signal.SIGTERM)
+        while (answer := httpx.get(client.base_url.join("/readyz"))).status_code == 200:
+            pass
+        check_problem(answer, 503, "draining")
+        leaving = client.post("/v1/tag", json=body)  # on the connection from before
+        assert (leaving.status_code, leaving.content) == (200, before.content)
+        assert leaving.headers["connection"] == "close"
+
+
 def test_sigterm_lets_every_worker_finish_what_it_accepted(tiny_artefact):
     with (
         process(model=tiny_artefact, workers=2, drain_delay_s=0) as service,
