@@ -119,7 +119,7 @@ def balanced(
             replica.start()
         process = stack.enter_context(
             subprocess.Popen(
-                [program, "-db", "-q", "-f", config],
+                [program, "-db", "-f", config],
                 env={**os.environ, **own}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
         )  # fmt: skip

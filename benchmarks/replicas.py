@@ -45,7 +45,7 @@ from benchmarks.wire import connect, http, read_answer  # noqa: E402
 PATH = "/v1/tag"
 N_TOGETHER = 16
 BURST = 12  # requests sent at once, so that each replica has some in hand
-DRAIN_DELAY_S = 2.0  # as deploy/haproxy.cfg says
+DRAIN_DELAY_S = 3.0  # as deploy/haproxy.cfg says
 MOST_SCORE_OFF = 1e-4
 _ANSWER_S = 60.0
 _WARNINGS = {
