@@ -187,7 +187,7 @@ class Settings:
         60.0, _seconds(above=0.001), "one batch may compute before /livez reports the worker as wedged"
     )
     drain_delay_s: float = _setting(
-        0.2, _seconds(above=0), "after SIGTERM, still answering, but not ready, while load balancers look away"
+        0.2, _seconds(above=0), "after SIGTERM, not ready, but answering while load balancers look away"
     )
     grace_s: float = _setting(30.0, _seconds(above=0), "after SIGTERM, for accepted work to finish")
     log_level: str = _setting("info", _one_of(LOG_LEVELS), "least level that is logged")

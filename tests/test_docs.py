@@ -26,6 +26,7 @@ BUNDLED = ROOT / "artefacts" / "en-person"
 NOT_RUN = re.compile(
     r"make |docker |NAMETAG_\w+=\S+ (make|docker) |\.venv/bin/python -m training (study|language-model)"
     r"|.*/load "  # tests/test_reload.py
+    r"|kubectl |haproxy |RAY_\w+=0 serve |pip |python benchmarks/replicas"  # tests of deploy/
 )
 
 pytestmark = pytest.mark.bundled
