@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help='CoNLL columns, or JSON lines of {"text", "spans": [{"start", "end", "label"}]}; .gz, .xz too',
     )  # fmt: skip
     train.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    train.add_argument("--run", type=Path, dest="run_folder", help="checkpoints; default: runs/NAME-OF-OUT")
+    # Under torchrun by its long name: the short one torchrun takes for its own --run-path.
+    train.add_argument(
+        "--run", "--run-folder", type=Path, dest="run_folder", help="checkpoints; default: runs/NAME-OF-OUT"
+    )
     train.add_argument(
         "--dev", nargs="+", type=Path, metavar="FILE", help="dev files; else a split by document"
     )
@@ -266,6 +269,7 @@ def _train(arguments: argparse.Namespace) -> int:
     import torch
 
     from training.fit import NonFiniteLossError
+    from training.ranks import LostRankError, joined
     from training.recipe import DataConfig, Recipe, read_recipe, with_values
     from training.train import train
 
@@ -298,19 +302,24 @@ def _train(arguments: argparse.Namespace) -> int:
     # A run that was resumed made what the command without --resume makes.
     command = "python -m training " + shlex.join(word for word in sys.argv[1:] if word != "--resume")
     run_folder = a.run_folder or Path("runs") / a.out.name
+    device = _device(a.device)
     try:
-        made = train(
-            recipe,
-            a.out,
-            run_folder,
-            init=a.init,
-            resume=a.resume,
-            device=_device(a.device),
-            command=command,
-        )
-    except NonFiniteLossError as error:
+        with joined(os.environ, device) as ranks:
+            made = train(
+                recipe,
+                a.out,
+                run_folder,
+                init=a.init,
+                resume=a.resume or ranks.is_restart,
+                device=device,
+                command=command,
+                ranks=ranks,
+            )
+    except (NonFiniteLossError, LostRankError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if made is None:
+        return 0
     seconds = time.monotonic() - began
     print(f"{made.artefact}: dev F1 {made.dev_f1:.4f} (epoch {made.best_epoch}), {seconds:.1f} s; "
           f"serve it with NAMETAG_MODEL={made.artefact} make serve")  # fmt: skip

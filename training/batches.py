@@ -72,6 +72,7 @@ class Batch:
     labels: Tensor  # (B, T) int64, IGNORED past the length
     layout: LayoutTensors | None = None  # for a network with a context encoder
     pairs: Tensor | None = None  # (B, T, K, K) as model.loss.soft_crf_loss has it, of soft labels
+    share: float = 1.0  # of a whole batch's sentences, where several processes divide it
 
     def to(self, device: str) -> Batch:
         if device == "cpu":
@@ -86,7 +87,10 @@ class Batch:
         if layout is not None:
             layout = LayoutTensors(moved(layout.pieces), moved(layout.shapes), moved(layout.at))
         pairs = None if self.pairs is None else moved(self.pairs)
-        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels), layout, pairs)
+        return replace(
+            self, types=types, index=moved(self.index), lengths=moved(self.lengths),
+            labels=moved(self.labels), layout=layout, pairs=pairs,
+        )  # fmt: skip
 
 
 class TypeStore:
@@ -287,6 +291,18 @@ class EpochBatches:
         return len(self.plan)
 
     def __getitem__(self, step: int) -> Batch:
-        chosen = self.plan[step]
+        return self._batch(self.plan[step])
+
+    def share(self, step: int, rank: int, n_ranks: int) -> Batch:
+        """What process ``rank`` of ``n_ranks`` takes of a batch: every ``n_ranks``-th sentence.
+
+        A batch is ordered by length, so all shares are of nearly the same length and width. Where
+        there are fewer sentences than processes, some take one that counts for nothing.
+        """
+        whole = self.plan[step]
+        chosen = whole[rank::n_ranks]
+        return replace(self._batch(chosen or whole[:1]), share=len(chosen) / len(whole))
+
+    def _batch(self, chosen: Sequence[int]) -> Batch:
         rows, labels = ([part[i] for i in chosen] for part in (self.rows, self.labels))
         return make_batch(rows, labels, self.store, [self.pairs[i] for i in chosen])

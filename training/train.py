@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,7 @@ from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chai
 from training.metrics import span_scores
 from training.names import read_names
 from training.pretrained import read_pretrained
+from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
 from training.vocabulary import Lexicon, build_lexicon
 
@@ -52,7 +54,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, str]]:
+def _digest(*parts: Any) -> bytes:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _read(recipe: Recipe, ranks: Ranks = ALONE) -> tuple[list[LabelledSet], list[DevSet], dict[str, str]]:
     """The training sets, the dev sets, and the files' hashes."""
     tokenise = tokeniser(TaggerConfig("").tokeniser)
     types = recipe.entity_types or None
@@ -64,7 +70,7 @@ def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, st
         else:
             found = read_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
         hashes[path] = _sha256(Path(path))
-        print(f"{path}: {len(found):,} sentences", file=sys.stderr)
+        ranks.say(f"{path}: {len(found):,} sentences")
         return found
 
     train = [LabelledSet(part.path, sentences(part.path), part.weight) for part in recipe.data]
@@ -181,14 +187,16 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     command: str = "",
-) -> Trained:
+    ranks: Ranks = ALONE,
+) -> Trained | None:
     """Trains by the recipe and saves the artefact ``out``. Raises ValueError for bad input,
-    NonFiniteLossError where training broke down; neither touches ``out``."""
-    if (run_folder / CHECKPOINT).exists() and not resume:
+    NonFiniteLossError where training broke down, LostRankError where another process was lost; none
+    touches ``out``. Of several processes the first saves; the others give None."""
+    if ranks.is_first and (run_folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
             f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
         )
-    train_sets, dev, hashes = _read(recipe)
+    train_sets, dev, hashes = _read(recipe, ranks)
     if init:
         config, vocabulary, network = _from_artefact(recipe, init, train_sets)
     else:
@@ -199,11 +207,22 @@ def train(
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
     if recipe.augment.swap_names and not names:
         raise ValueError("augment.swap_names is set, but names, the folder of name lists, is not")
-    fit = Fit(run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device)
+    # Batches of other sentences, or other words behind the rows of a table, would add up to nonsense.
+    words = (vocabulary.cased, vocabulary.lower, vocabulary.chars)
+    listed = (names.given, names.family) if names else ()
+    ranks.agree(_digest(recipe.as_json(), hashes, words, listed), "settings, data, vectors or names")
+    fit = Fit(
+        run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device,
+        ranks=ranks,
+    )  # fmt: skip
     n_trained = sum(p.numel() for p in fit.trained.values())
-    print(f"{n_trained:,} trained parameters, {len(vocabulary.cased):,} cased and "
-          f"{len(vocabulary.lower):,} lower-cased words", file=sys.stderr)  # fmt: skip
+    ranks.say(
+        f"{n_trained:,} trained parameters, {len(vocabulary.cased):,} cased and "
+        f"{len(vocabulary.lower):,} lower-cased words"
+    )
     history = fit.run(resume=resume)
+    if not ranks.is_first:
+        return None
     fit.load_best()
     shape = replace(fit.config.network, int8_recurrence=fit.config.network.allows_int8)
     config = replace(fit.config, network=shape, temperature=_fit_temperature(fit, fit.batches.store))
@@ -217,6 +236,7 @@ def train(
         "history": [asdict(record) for record in history],
         "sentences": {part.name: len(part.sentences) for part in train_sets},
         "best_epoch": kept.epoch,
+        "processes": ranks.size,
         "torch": torch.__version__,
     }
     columns = {"cased": recipe.vectors.cased_columns, "lower": recipe.vectors.lower_columns}
