@@ -1,4 +1,4 @@
-"""Training in several processes, started by torchrun itself: the same weights as of one, whoever is lost."""
+"""Training in several processes, started by torchrun itself: what one process trains, whoever is lost."""
 
 from __future__ import annotations
 

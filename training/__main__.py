@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with an interrupted run of these settings"
     )
     train.add_argument(
+        "--stream", action="store_true", help="keep training sentences on disk: of files larger than memory"
+    )
+    train.add_argument(
         "--types", nargs="+", metavar="TYPE", help="entity types to learn; else all of the data"
     )
     train.add_argument(
@@ -296,6 +299,8 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = with_values(with_values(recipe, _without_none(given)), _nested(a.settings))
     if a.files:
         recipe = replace(recipe, data=tuple(DataConfig(str(path)) for path in a.files))
+    if a.stream:
+        recipe = replace(recipe, data=tuple(replace(part, stream=True) for part in recipe.data))
     if not recipe.data:
         raise ValueError("no training file: name one, or a recipe with [[data]]")
     began = time.monotonic()

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from json import dumps
 from pathlib import Path
 from random import Random
@@ -185,7 +186,9 @@ class Fit:
         names: Names | None = None,
         device: str = "cpu",
         ranks: Ranks = ALONE,
+        window: int = 0,
     ) -> None:
+        """``window``: as training.batches.Batches has it."""
         self.folder, self.recipe, self.config, self.device = folder, recipe, config, device
         self.ranks = ranks
         self.network = network.to(device)
@@ -198,6 +201,7 @@ class Fit:
             augment=recipe.augment,
             names=names,
             seed=recipe.seed,
+            window=window,
         )
         self.trained: dict[str, Tensor] = {
             n: p for n, p in self.network.named_parameters() if p.requires_grad
@@ -393,35 +397,38 @@ class Fit:
 
     def run(self, *, resume: bool = False, checkpoint_every_s: float = 60.0) -> list[EpochRecord]:
         """Trains to the end or to early stopping. Raises NonFiniteLossError, or ValueError on resuming."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.ranks.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
         epoch, skip = self._begin(resume)
         config = self.recipe.optimiser
         store = self.batches.store
+        begun = self.batches.windows(0)
+        first = next(begun)
         # All epochs draw the same number of sentences, but not of batches: near enough for a schedule.
-        first = self.batches.epoch(0)
-        total_steps = config.epochs * len(first)
+        n_batches = round(len(first) * self.batches.n_drawn(0) / max(1, len(first.rows)))
+        total_steps = config.epochs * n_batches
         saved_at = time.monotonic()
         while epoch < config.epochs and not self._is_stuck():
             began = time.monotonic()
-            batches = self.batches.epoch(epoch) if epoch else first
             if not skip:
                 self._sums = [0.0, 0.0, 0.0]
-            steps = range(skip, len(batches))
+            done = 0  # batches of this epoch
             bar = tqdm(
-                steps,
-                f"epoch {epoch + 1}/{config.epochs}",
-                file=sys.stderr,
-                leave=False,
-                disable=None if self.ranks.is_first else True,
-            )
-            for at in bar:
-                share = batches.share(at, self.ranks.rank, self.ranks.size)
-                self._step(share, max(total_steps, self.step + 1))
-                if time.monotonic() - saved_at > checkpoint_every_s:
-                    self.save(epoch, at + 1)
-                    saved_at = time.monotonic()
+                desc=f"epoch {epoch + 1}/{config.epochs}", total=n_batches, initial=skip, file=sys.stderr,
+                leave=False, disable=None if self.ranks.is_first else True,
+            )  # fmt: skip
+            for batches in self.batches.windows(epoch) if epoch else chain((first,), begun):
+                for at in range(max(0, skip - done), len(batches)):
+                    share = batches.share(at, self.ranks.rank, self.ranks.size)
+                    self._step(share, max(total_steps, self.step + 1))
+                    bar.update()
+                    if time.monotonic() - saved_at > checkpoint_every_s:
+                        self.save(epoch, done + at + 1)
+                        saved_at = time.monotonic()
+                done += len(batches)
+            bar.close()
             f1, precision, recall = self._score_dev(store)
-            loss, norm, clipped = (x / max(1, len(batches)) for x in self._sums)
+            loss, norm, clipped = (x / max(1, done) for x in self._sums)
             rate = learning_rate(config, self.step / total_steps)
             seconds = time.monotonic() - began
             record = EpochRecord(epoch + 1, loss, norm, clipped, rate, f1, precision, recall, seconds)

@@ -12,10 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic, sleep
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 # Longer than one process may be behind another, in reading its data or in writing a checkpoint.
 _TIMEOUT = timedelta(minutes=10)
@@ -98,10 +102,36 @@ def joined(environment: Mapping[str, str], device: str) -> Iterator[Ranks]:
     # Checkpoints and counts travel in main memory on CUDA too.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     with _in_time():
-        dist.init_process_group(backend, timeout=_TIMEOUT)
-    yield Ranks(int(environment["RANK"]), size, _is_restart(environment))
+        store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+        store = PrefixStore(_meeting(store, rank, size), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    yield Ranks(rank, size, _is_restart(environment))
     # Not after an error: the process ends, and the others may no longer be there to say goodbye to.
     dist.destroy_process_group()
+
+
+def _meeting(store: Store, rank: int, size: int) -> str:
+    """A name that all processes of this start agree on, and no earlier start has had.
+
+    torchrun keeps one store over all its restarts, so the addresses of processes that are dead would
+    be found there. Its count of restarts does not tell them apart: each machine has its own
+    (pytorch/pytorch issue 135712).
+    """
+    own = uuid4().hex
+    if rank:
+        store.set(f"here/{rank}", own)
+        name: bytes = store.get(f"name/{own}")  # waits for it
+        store.add(f"met/{name.decode()}", 1)
+        return name.decode()
+    until = monotonic() + _TIMEOUT.total_seconds()
+    # Who has come may be one of an earlier start; then he will come again, by another name.
+    while store.add(f"met/{own}", 0) < size - 1:
+        for other in range(1, size):
+            store.set(f"name/{store.get(f'here/{other}').decode()}", own)
+        if monotonic() > until:
+            raise LostRankError(f"{size} processes were to meet, and not all have come")
+        sleep(0.02)
+    return own
 
 
 def _is_restart(environment: Mapping[str, str]) -> bool:
