@@ -24,7 +24,7 @@ def sentence(n: int, document: int = 0) -> Sentence:
     return Sentence(tuple(f"w{i}" for i in range(n)), ("B-PER",) + ("O",) * (n - 1), document)
 
 
-def batches_of(*sets: LabelledSet, seed: int = 1, **augment: float) -> Batches:
+def batches_of(*sets: LabelledSet, seed: int = 1, window: int = 0, **augment: float) -> Batches:
     return Batches(
         sets,
         LabelScheme(),
@@ -33,6 +33,7 @@ def batches_of(*sets: LabelledSet, seed: int = 1, **augment: float) -> Batches:
         augment=AugmentConfig(**augment),
         names=NAMES,
         seed=seed,
+        window=window,
     )
 
 
@@ -67,7 +68,7 @@ def test_an_epoch_follows_from_the_seed_and_its_number() -> None:
 def test_a_set_of_weight_a_third_is_seen_whole_in_three_epochs() -> None:
     whole = [Sentence((f"s{i}",), ("O",), i) for i in range(30)]
     batches = batches_of(LabelledSet("a", whole, 1 / 3))
-    seen = [s.tokens for epoch in range(3) for s in batches._drawn(epoch, Random(0))]
+    seen = [batches._sentence(i).tokens for epoch in range(3) for i in batches._drawn(epoch, Random(0))]
     assert sorted(seen) == sorted(s.tokens for s in whole)
 
 

@@ -2,6 +2,7 @@ import gzip
 import json
 import lzma
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from model.labels import Span, labels_of, spans_of
 from model.sentences import sentences_of
 from model.tokeniser import tokeniser
 from tests.strategies import any_text, brief, thorough
-from training.corpus import CorpusError, Sentence, detect_scheme, read_corpus, split_by_document
+from training.corpus import (
+    CorpusError,
+    Sentence,
+    _lines_of,
+    detect_scheme,
+    iter_corpus,
+    read_corpus,
+    split_by_document,
+)
 
 DATA = Path(os.environ.get("NAMETAG_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 tokenise = tokeniser("treebank-1")
@@ -141,6 +150,33 @@ def test_compressed_files_are_read_and_damaged_ones_are_errors(tmp_path, error):
         for broken in (compress(text)[:-9], text, compress(text)[:20] + b"!" + compress(text)[21:]):
             assert error(broken, "people.iob" + suffix).startswith(f"people.iob{suffix}: ")
     assert read(tmp_path, gzip.compress(b'{"text": "Ada", "spans": []}'), "a.jsonl.gz")
+
+
+def test_a_file_is_read_sentence_by_sentence_and_its_error_comes_last(tmp_path):
+    """What is larger than memory could not be read whole first."""
+    for name, good, bad in (
+        ("a.conll", "Ada\tB-PER\n\nmet\tO\n\n", "Bob\tPER\n"),
+        ("a.jsonl", '{"text": "Ada", "spans": []}\n{"text": "met", "spans": []}\n', "{\n"),
+        ("b.conll", "Ada\tB-PER\n\nmet\tO\n\n", b"\xff"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(good.encode() + (bad if isinstance(bad, bytes) else bad.encode()))
+        sentences = iter_corpus(path, tokenise=tokenise)
+        assert [next(sentences).tokens for _ in range(2)] == [("Ada",), ("met",)]
+        with pytest.raises(CorpusError, match=rf"{name}:[35]: "):
+            next(sentences)
+
+
+@given(
+    st.lists(st.sampled_from(["a\tO", "", "é\tB-PER", "\x85\tO", " "])),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_lines_are_those_of_python_s_universal_line_ends(lines, end):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a"
+        path.write_bytes(end.join(lines).encode())
+        with path.open(encoding="utf-8") as opened:
+            assert list(_lines_of(path)) == [line.removesuffix("\n") for line in opened]
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path):

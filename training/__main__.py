@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help='CoNLL columns, or JSON lines of {"text", "spans": [{"start", "end", "label"}]}; .gz, .xz too',
     )  # fmt: skip
     train.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    train.add_argument("--run", type=Path, dest="run_folder", help="checkpoints; default: runs/NAME-OF-OUT")
+    # Under torchrun by its long name: the short one torchrun takes for its own --run-path.
+    train.add_argument(
+        "--run", "--run-folder", type=Path, dest="run_folder", help="checkpoints; default: runs/NAME-OF-OUT"
+    )
     train.add_argument(
         "--dev", nargs="+", type=Path, metavar="FILE", help="dev files; else a split by document"
     )
@@ -54,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model folder")
     train.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run of these settings"
+    )
+    train.add_argument(
+        "--stream", action="store_true", help="keep training sentences on disk: of files larger than memory"
     )
     train.add_argument(
         "--types", nargs="+", metavar="TYPE", help="entity types to learn; else all of the data"
@@ -266,6 +272,7 @@ def _train(arguments: argparse.Namespace) -> int:
     import torch
 
     from training.fit import NonFiniteLossError
+    from training.ranks import LostRankError, joined
     from training.recipe import DataConfig, Recipe, read_recipe, with_values
     from training.train import train
 
@@ -292,25 +299,32 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = with_values(with_values(recipe, _without_none(given)), _nested(a.settings))
     if a.files:
         recipe = replace(recipe, data=tuple(DataConfig(str(path)) for path in a.files))
+    if a.stream:
+        recipe = replace(recipe, data=tuple(replace(part, stream=True) for part in recipe.data))
     if not recipe.data:
         raise ValueError("no training file: name one, or a recipe with [[data]]")
     began = time.monotonic()
     # A run that was resumed made what the command without --resume makes.
     command = "python -m training " + shlex.join(word for word in sys.argv[1:] if word != "--resume")
     run_folder = a.run_folder or Path("runs") / a.out.name
+    device = _device(a.device)
     try:
-        made = train(
-            recipe,
-            a.out,
-            run_folder,
-            init=a.init,
-            resume=a.resume,
-            device=_device(a.device),
-            command=command,
-        )
-    except NonFiniteLossError as error:
+        with joined(os.environ, device) as ranks:
+            made = train(
+                recipe,
+                a.out,
+                run_folder,
+                init=a.init,
+                resume=a.resume or ranks.is_restart,
+                device=device,
+                command=command,
+                ranks=ranks,
+            )
+    except (NonFiniteLossError, LostRankError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if made is None:
+        return 0
     seconds = time.monotonic() - began
     print(f"{made.artefact}: dev F1 {made.dev_f1:.4f} (epoch {made.best_epoch}), {seconds:.1f} s; "
           f"serve it with NAMETAG_MODEL={made.artefact} make serve")  # fmt: skip

@@ -6,7 +6,8 @@ draws what an uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 
@@ -58,7 +59,7 @@ class LabelledSet:
     """The sentences of one file, and the share of them that an epoch draws (1: all)."""
 
     name: str
-    sentences: list[Sentence]
+    sentences: Sequence[Sentence]
     weight: float = 1.0
 
 
@@ -72,6 +73,7 @@ class Batch:
     labels: Tensor  # (B, T) int64, IGNORED past the length
     layout: LayoutTensors | None = None  # for a network with a context encoder
     pairs: Tensor | None = None  # (B, T, K, K) as model.loss.soft_crf_loss has it, of soft labels
+    share: float = 1.0  # of a whole batch's sentences, where several processes divide it
 
     def to(self, device: str) -> Batch:
         if device == "cpu":
@@ -86,7 +88,10 @@ class Batch:
         if layout is not None:
             layout = LayoutTensors(moved(layout.pieces), moved(layout.shapes), moved(layout.at))
         pairs = None if self.pairs is None else moved(self.pairs)
-        return Batch(types, moved(self.index), moved(self.lengths), moved(self.labels), layout, pairs)
+        return replace(
+            self, types=types, index=moved(self.index), lengths=moved(self.lengths),
+            labels=moved(self.labels), layout=layout, pairs=pairs,
+        )  # fmt: skip
 
 
 class TypeStore:
@@ -225,8 +230,11 @@ class Batches:
         augment: AugmentConfig,
         names: Names | None,
         seed: int,
+        window: int = 0,
     ) -> None:
+        """``window``: sentences of an epoch in memory at a time; 0: all."""
         self._sets = sets
+        self._window = window
         self._config = config
         self._augment = augment
         self._unswapped = replace(augment, swap_names=0.0)
@@ -240,29 +248,60 @@ class Batches:
                     raise ValueError(
                         f"{part.name}: its teacher knows {n_labels} labels, the tagger {len(self._ids)}"
                     )
+        self._encoder = encoder
         self.store = TypeStore(encoder)
 
-    def _drawn(self, epoch: int, rng: Random) -> list[Sentence]:
-        """An epoch's sentences. A set of weight 1/3 is cut in three, and goes round."""
-        drawn: list[Sentence] = []
+    def n_drawn(self, epoch: int) -> int:
+        """Sentences that the epoch draws."""
+        return len(self._drawn(epoch, Random(0)))
+
+    def _drawn(self, epoch: int, rng: Random) -> array[int]:
+        """An epoch's sentences, by number. A set of weight 1/3 is cut in three, and goes round."""
+        drawn = array("q")
+        before = 0
         for part in self._sets:
+            numbers = array("q", range(before, before + len(part.sentences)))
             whole, share = divmod(part.weight, 1.0)
-            drawn += part.sentences * int(whole)
+            drawn += numbers * int(whole)
             if share:
-                n = round(len(part.sentences) * share)
-                order = list(range(len(part.sentences)))
-                Random(f"{self._seed} {part.name}").shuffle(order)
-                first = (epoch * n) % len(order)
-                drawn += [part.sentences[i] for i in (order + order)[first : first + n]]
+                n = round(len(numbers) * share)
+                Random(f"{self._seed} {part.name}").shuffle(numbers)
+                first = (epoch * n) % len(numbers)
+                drawn += (numbers + numbers)[first : first + n]
+            before += len(part.sentences)
         rng.shuffle(drawn)
         return drawn
 
-    def epoch(self, epoch: int) -> EpochBatches:
-        """The epoch's batches: known in number, made one by one."""
+    def _sentence(self, number: int) -> Sentence:
+        """Of all sets, one after another."""
+        for part in self._sets:
+            if number < len(part.sentences):
+                return part.sentences[number]
+            number -= len(part.sentences)
+        raise IndexError(number)
+
+    def windows(self, epoch: int) -> Iterator[EpochBatches]:
+        """The epoch's batches: known in number, made one by one; all at once, or window by window.
+
+        Sentences are shuffled over the whole epoch before it is cut into windows; a batch holds those
+        of one window.
+        """
         rng = Random(f"{self._seed} {epoch}")
+        drawn = self._drawn(epoch, rng)
+        size = self._window or max(1, len(drawn))
+        for first in range(0, max(1, len(drawn)), size):
+            # The word types of a window are forgotten with it: of a large corpus they are many.
+            store = TypeStore(self._encoder) if self._window else self.store
+            yield self._planned([self._sentence(i) for i in drawn[first : first + size]], store, rng)
+
+    def epoch(self, epoch: int) -> EpochBatches:
+        """The epoch's first window, or all of it."""
+        return next(self.windows(epoch))
+
+    def _planned(self, drawn: Sequence[Sentence], store: TypeStore, rng: Random) -> EpochBatches:
         sentences = []
         pairs = []
-        for s in self._drawn(epoch, rng):
+        for s in drawn:
             # Where a teacher was not sure, another name would be taught as if it had been.
             augment = self._augment if is_sure(s) else self._unswapped
             tokens, labels = augmented(list(s.tokens), list(s.labels), augment, self._names, rng)
@@ -270,9 +309,9 @@ class Batches:
             pairs.append(_pairs_of(s, labels))
         lengths = [len(tokens) for tokens, _ in sentences]
         plan = buckets(lengths, self._config.max_batch_tokens, self._config.max_batch_sentences, rng)
-        rows = self.store.rows([tokens for tokens, _ in sentences])
+        rows = store.rows([tokens for tokens, _ in sentences])
         ids = [[self._ids[label] for label in given] for _, given in sentences]
-        return EpochBatches(plan, rows, ids, self.store, pairs)
+        return EpochBatches(plan, rows, ids, store, pairs)
 
 
 @dataclass(frozen=True)
@@ -287,6 +326,18 @@ class EpochBatches:
         return len(self.plan)
 
     def __getitem__(self, step: int) -> Batch:
-        chosen = self.plan[step]
+        return self._batch(self.plan[step])
+
+    def share(self, step: int, rank: int, n_ranks: int) -> Batch:
+        """What process ``rank`` of ``n_ranks`` takes of a batch: every ``n_ranks``-th sentence.
+
+        A batch is ordered by length, so all shares are of nearly the same length and width. Where
+        there are fewer sentences than processes, some take one that counts for nothing.
+        """
+        whole = self.plan[step]
+        chosen = whole[rank::n_ranks]
+        return replace(self._batch(chosen or whole[:1]), share=len(chosen) / len(whole))
+
+    def _batch(self, chosen: Sequence[int]) -> Batch:
         rows, labels = ([part[i] for i in chosen] for part in (self.rows, self.labels))
         return make_batch(rows, labels, self.store, [self.pairs[i] for i in chosen])

@@ -32,9 +32,9 @@ import lzma
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from model.labels import OUTSIDE, PERSON
 from model.sentences import sentences_of
 from model.tokeniser import Tokens
-from training.embeddings import open_text
+from training.embeddings import open_bytes
 
 # Which prefixes each scheme has; E and L are one thing by two names, and so are S and U.
 SCHEMES = {"iob1": "BI", "iob2": "BI", "bioes": "BIES", "bilou": "BILU"}
@@ -87,17 +87,37 @@ def read_corpus(
     ``entity_types``: the types to keep, the others become O; None keeps all. ``tokenise`` cuts the
     text of JSON lines; columns are cut already.
     """
+    return list(iter_corpus(path, scheme=scheme, entity_types=entity_types, tokenise=tokenise))
+
+
+def iter_corpus(
+    path: Path,
+    *,
+    scheme: str = "auto",
+    entity_types: tuple[str, ...] | None = None,
+    tokenise: Callable[[str], Tokens],
+) -> Iterator[Sentence]:
+    """read_corpus one by one, for a file larger than memory; an error comes where its line does."""
     if scheme != "auto" and scheme not in SCHEMES:
         raise ValueError(f"scheme {scheme!r} is not one of {('auto', *SCHEMES)}")
-    lines = _text_of(path).split("\n")
+    lines = _lines_of(path)
+    begun = []  # up to the first line that is not blank
+    for line in lines:
+        begun.append(line)
+        if line.strip():
+            break
+    lines = chain(begun, lines)
     types = _Types(entity_types)
-    if _is_json(path, lines):
+    if _is_json(path, begun[-1] if begun else ""):
         sentences = _read_json_lines(path, lines, types, tokenise)
     else:
         sentences = _read_columns(path, lines, types, scheme)
-    if not sentences:
+    is_empty = True
+    for sentence in sentences:
+        is_empty = False
+        yield sentence
+    if is_empty:
         raise CorpusError(f"{path}: holds no sentences")
-    return sentences
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
@@ -173,31 +193,42 @@ class _Types:
         return self._kept is None or entity_type in self._kept
 
 
-def _text_of(path: Path) -> str:
-    """The whole text, without a byte order mark; line ends are ``\\n``."""
+def _lines_of(path: Path) -> Iterator[str]:
+    """The lines, without their ends and a byte order mark. They end in ``\\n``, ``\\r\\n`` or ``\\r``."""
+    before = 0  # bytes before the line
     try:
-        with open_text(path) as opened:
-            text = opened.read()
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise CorpusError(f"{path}:{line}: byte {byte:#04x} at offset {error.start} is not UTF-8") from None
+        with open_bytes(path) as opened:
+            for number, raw in enumerate(opened, 1):
+                try:
+                    line = raw.decode()
+                except UnicodeDecodeError as error:
+                    byte, at = raw[error.start], before + error.start
+                    raise CorpusError(
+                        f"{path}:{number}: byte {byte:#04x} at offset {at} is not UTF-8"
+                    ) from None
+                line = line.removesuffix("\n")
+                if not before:
+                    line = line.removeprefix("\ufeff")
+                before += len(raw)
+                if "\r" in line:
+                    yield from line.removesuffix("\r").split("\r")
+                else:
+                    yield line
     except (EOFError, lzma.LZMAError, zlib.error) as error:
         raise CorpusError(f"{path}: damaged or truncated: {error}") from None
     except OSError as error:
         raise CorpusError(f"{path}: {error.strerror or error}") from None
-    return text.removeprefix("\ufeff")
 
 
-def _is_json(path: Path, lines: list[str]) -> bool:
+def _is_json(path: Path, first_line: str) -> bool:
+    """``first_line``: the first that is not blank."""
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     if name.endswith(_JSON_SUFFIXES):
         return True
-    first = next((line for line in lines if line.strip()), "")
-    if not first.lstrip().startswith("{"):
+    if not first_line.lstrip().startswith("{"):
         return False
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(first_line), dict)
     except ValueError:
         return False
 
@@ -205,26 +236,23 @@ def _is_json(path: Path, lines: list[str]) -> bool:
 # Columns
 
 
-def _read_columns(path: Path, lines: list[str], types: _Types, scheme: str) -> list[Sentence]:
+def _read_columns(path: Path, lines: Iterable[str], types: _Types, scheme: str) -> Iterator[Sentence]:
     prefixes = SCHEMES.get(scheme, "BIESLU")
     known: dict[str, str] = {OUTSIDE: OUTSIDE}  # a label as written → with its type's own name
+    kept: dict[str, bool] = {}  # the latter → whether its type is
     interned: dict[str, str] = {}  # a corpus repeats its words: one string for each
-    all_tokens: list[list[str]] = []
-    all_labels: list[list[str]] = []
-    documents: list[int] = []
-    first_lines: list[int] = []
     tokens: list[str] = []
     labels: list[str] = []
     document, fresh = 0, True  # fresh: the document has no sentence yet
+    number = 0
 
-    def end_sentence(number: int) -> None:
-        """``number`` is that of the line after the sentence's last."""
+    def end_sentence(number: int) -> Iterator[Sentence]:
+        """The sentence, if one has begun; ``number`` is that of the line after its last."""
         nonlocal tokens, labels, fresh
         if tokens:
-            all_tokens.append(tokens)
-            all_labels.append(labels)
-            documents.append(document)
-            first_lines.append(number - len(tokens))
+            if scheme != "auto":
+                _check(path, number - len(tokens), labels, scheme)
+            yield Sentence(tuple(tokens), _as_iob2(labels, kept), document)
             tokens, labels, fresh = [], [], False
 
     for number, line in enumerate(lines, 1):
@@ -233,10 +261,10 @@ def _read_columns(path: Path, lines: list[str], types: _Types, scheme: str) -> l
         # Nearly all lines of a large file: two columns, a tab, a label that was seen before.
         if label is None or not token or token == _DOCUMENT_START:
             if not line.strip(" \t"):
-                end_sentence(number)
+                yield from end_sentence(number)
                 continue
             if line.startswith(_DOCUMENT_START):
-                end_sentence(number)
+                yield from end_sentence(number)
                 document, fresh = (document if fresh else document + 1), True
                 continue
             if line.startswith("#") and not tokens and _is_comment(line):
@@ -262,22 +290,15 @@ def _read_columns(path: Path, lines: list[str], types: _Types, scheme: str) -> l
                         f"such as 'B-{PERSON}'"
                     )
                 label = known[written] = f"{prefix}-{types.named(name)}"
+                kept[label] = types.keeps(label[2:])
         tokens.append(interned.setdefault(token, token))
         labels.append(label)
-    end_sentence(len(lines) + 1)
+    yield from end_sentence(number + 1)
     if scheme == "auto":
         try:
-            scheme = detect_scheme(all_labels)
+            detect_scheme([list(known.values())])
         except ValueError as error:
             raise CorpusError(f"{path}: {error}") from None
-    else:
-        for first, sequence in zip(first_lines, all_labels, strict=True):
-            _check(path, first, sequence, scheme)
-    n_kept = {label: types.keeps(label[2:]) for label in known.values()}
-    return [
-        Sentence(tuple(words), _as_iob2(sequence, n_kept), number)
-        for words, sequence, number in zip(all_tokens, all_labels, documents, strict=True)
-    ]
 
 
 def _columns(line: str) -> list[str]:
@@ -349,9 +370,8 @@ class _Annotation:
 
 
 def _read_json_lines(
-    path: Path, lines: list[str], types: _Types, tokenise: Callable[[str], Tokens]
-) -> list[Sentence]:
-    sentences: list[Sentence] = []
+    path: Path, lines: Iterable[str], types: _Types, tokenise: Callable[[str], Tokens]
+) -> Iterator[Sentence]:
     document = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -373,9 +393,8 @@ def _read_json_lines(
         except UnicodeEncodeError as error:
             raise CorpusError(f"{where}: 'text' holds half a surrogate pair at {error.start}") from None
         found = _sentences_of_document(text, _annotations(where, record, text, types), tokenise)
-        sentences += (Sentence(tokens, labels, document) for tokens, labels in found)
+        yield from (Sentence(tokens, labels, document) for tokens, labels in found)
         document += bool(found)
-    return sentences
 
 
 def _annotations(where: str, record: dict[str, Any], text: str, types: _Types) -> list[_Annotation]:

@@ -12,10 +12,11 @@ import lzma
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from io import TextIOWrapper
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,18 @@ class Vectors:
     rows: NDArray[np.float32]  # (V, D)
 
 
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file's content, whether plain, ``.gz`` or ``.xz``."""
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path))
+    return path.open("rb")
+
+
 def open_text(path: Path) -> IO[str]:
     """A text file as UTF-8, whether plain, ``.gz`` or ``.xz``."""
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+    return TextIOWrapper(open_bytes(path), encoding="utf-8")
 
 
 def text_files(paths: list[Path]) -> list[Path]:

@@ -2,6 +2,10 @@
 
 All randomness follows from the seed: the data's from (seed, epoch), dropout's from (seed, step).
 So a run that was killed and resumed gives, on a CPU, the weights of one that was not.
+
+Several processes (training/ranks.py) take shares of the same batches and add up their gradients, so
+their run is that of one process but for rounding, and for dropout, whose seed has their number too.
+All of them hold the same weights, averages and history at any step.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from json import dumps
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -36,8 +42,9 @@ from training.batches import (
 )
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Sentence
-from training.metrics import span_scores
+from training.metrics import SpanScores, span_scores
 from training.names import Names
+from training.ranks import ALONE, Ranks
 from training.recipe import OptimiserConfig, Recipe
 from training.vocabulary import Lexicon
 
@@ -178,8 +185,12 @@ class Fit:
         *,
         names: Names | None = None,
         device: str = "cpu",
+        ranks: Ranks = ALONE,
+        window: int = 0,
     ) -> None:
+        """``window``: as training.batches.Batches has it."""
         self.folder, self.recipe, self.config, self.device = folder, recipe, config, device
+        self.ranks = ranks
         self.network = network.to(device)
         self.dev = dev
         self.batches = Batches(
@@ -190,6 +201,7 @@ class Fit:
             augment=recipe.augment,
             names=names,
             seed=recipe.seed,
+            window=window,
         )
         self.trained: dict[str, Tensor] = {
             n: p for n, p in self.network.named_parameters() if p.requires_grad
@@ -215,10 +227,16 @@ class Fit:
             weight_decay=recipe.optimiser.weight_decay,
             fused=True,  # one pass over the memory, which is what a step of 24 M weights waits for
         )
+        # Several processes keep all gradients one after another, and the loss after them: one sum a step.
+        n_trained = sum(p.numel() for p in self.trained.values())
+        self._sum = torch.zeros(n_trained + 1, device=device) if ranks.size > 1 else None
 
     # --- what is on disk -------------------------------------------------------------------
 
     def save(self, epoch: int, step_in_epoch: int) -> None:
+        """By the first process alone: all have the same."""
+        if not self.ranks.is_first:
+            return
         tensors = {f"weight.{n}": p for n, p in self.trained.items()}
         tensors |= {f"average.{n}": p for n, p in self._average.values.items()}
         for name, parameter in self.trained.items():
@@ -235,13 +253,31 @@ class Fit:
         }
         write_checkpoint(self.folder / CHECKPOINT, tensors, state)
 
-    def load(self) -> tuple[int, int]:
-        """Takes up the checkpoint; (epoch, step in it) to go on from. Raises ValueError."""
-        tensors, state = read_checkpoint(self.folder / CHECKPOINT)
+    def _begin(self, resume: bool) -> tuple[int, int]:
+        """(epoch, step in it) to go on from. Raises ValueError."""
+        path = self.folder / CHECKPOINT
+        there = resume and path.exists()
+        if self.ranks.size == 1:
+            return self.load(path) if there else (0, 0)
+        # Of several processes all take up the first one's, so that all begin with the same bits,
+        # whatever disks and processors they have.
+        if self.ranks.is_first and not there:
+            self.save(0, 0)
+        content = self.ranks.share(path.read_bytes() if self.ranks.is_first else b"")
+        if self.ranks.is_first:
+            return self.load(path)
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / CHECKPOINT
+            copy.write_bytes(content)
+            return self.load(copy)
+
+    def load(self, path: Path) -> tuple[int, int]:
+        """Takes up a checkpoint; (epoch, step in it) to go on from. Raises ValueError."""
+        tensors, state = read_checkpoint(path)
         # Compared as JSON has it: tuples are lists there.
         if dumps(state["recipe"]) != dumps(self.recipe.as_json()):
             raise ValueError(
-                f"{self.folder / CHECKPOINT}: was written by a run of other settings; resume with the "
+                f"{path}: was written by a run of other settings; resume with the "
                 "same ones, or start afresh in another folder"
             )
         with torch.no_grad():
@@ -281,18 +317,38 @@ class Fit:
             return soft_crf_loss(emissions, batch.pairs, batch.lengths, start, moves, end)
         return crf_loss(emissions, batch.labels, batch.lengths, start, moves, end)
 
+    def _gradients(self, batch: Batch) -> float:
+        """Leaves the whole batch's gradient in the weights, if its loss is finite; gives the loss."""
+        self._optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(batch)
+        if self._sum is None:
+            value = float(loss.detach())
+            if math.isfinite(value):
+                loss.backward()  # type: ignore[no-untyped-call]
+            return value
+        at = 0
+        self._sum.zero_()
+        for parameter in self.trained.values():
+            parameter.grad = self._sum[at : at + parameter.numel()].view_as(parameter)
+            at += parameter.numel()
+        # A loss is the mean over sentences, so the whole batch's is that of the shares', weighted.
+        loss = loss * batch.share
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._sum[-1] = loss.detach()
+        self.ranks.add(self._sum)
+        return float(self._sum[-1])
+
     def _step(self, batch: Batch, total_steps: int) -> None:
+        """``batch``: this process's share of it."""
         config = self.recipe.optimiser
         rate = learning_rate(config, self.step / total_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["share"]
-        torch.manual_seed(hash((self.recipe.seed, self.step)) % 2**63)
+        number = (self.ranks.rank,) if self.ranks.rank else ()
+        torch.manual_seed(hash((self.recipe.seed, self.step, *number)) % 2**63)
         self.network.train()
-        loss = self._loss(batch.to(self.device))
-        value = float(loss.detach())
-        self._optimiser.zero_grad(set_to_none=True)
+        value = self._gradients(batch.to(self.device))
         if math.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
             limit = config.clip_norm or math.inf
             norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
         if not (math.isfinite(value) and math.isfinite(norm)):
@@ -315,16 +371,22 @@ class Fit:
             self._copy(self._average.values)
         totals = [0.0, 0.0, 0.0]
         chain = network_chain(self.network, self.config)
-        for part in self.dev:
-            emitted = emit(self.network, part.sentences, store, self.device)
-            answers = decode_all(emitted, chain, self.config)
-            scores = span_scores([s.labels for s in part.sentences], [a.labels for a in answers])
+        counts = torch.zeros(len(self.dev), 3, dtype=torch.int64)
+        for row, part in zip(counts, self.dev, strict=True):
+            share = part.sentences[self.ranks.rank :: self.ranks.size]
+            answers = decode_all(emit(self.network, share, store, self.device), chain, self.config)
+            scores = span_scores([s.labels for s in share], [a.labels for a in answers])
+            row[:] = torch.tensor([scores.n_gold, scores.n_predicted, scores.n_correct])
+        self.ranks.add(counts)
+        for row in counts.tolist():
+            scores = SpanScores(*row)
             for i, value in enumerate((scores.f1, scores.precision, scores.recall)):
                 totals[i] += value / len(self.dev)
         better = totals[0] >= self.best_f1  # of equals the later: it has the lower loss
         if better or self.recipe.optimiser.keep == "last":
             self.best_f1 = max(self.best_f1, totals[0])
-            write_checkpoint(self.folder / BEST, dict(self.trained), {"step": self.step})
+            if self.ranks.is_first:
+                write_checkpoint(self.folder / BEST, dict(self.trained), {"step": self.step})
         self._copy(kept)
         return totals[0], totals[1], totals[2]
 
@@ -335,40 +397,46 @@ class Fit:
 
     def run(self, *, resume: bool = False, checkpoint_every_s: float = 60.0) -> list[EpochRecord]:
         """Trains to the end or to early stopping. Raises NonFiniteLossError, or ValueError on resuming."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        epoch, skip = self.load() if resume and (self.folder / CHECKPOINT).exists() else (0, 0)
+        if self.ranks.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        epoch, skip = self._begin(resume)
         config = self.recipe.optimiser
         store = self.batches.store
+        begun = self.batches.windows(0)
+        first = next(begun)
         # All epochs draw the same number of sentences, but not of batches: near enough for a schedule.
-        first = self.batches.epoch(0)
-        total_steps = config.epochs * len(first)
+        n_batches = round(len(first) * self.batches.n_drawn(0) / max(1, len(first.rows)))
+        total_steps = config.epochs * n_batches
         saved_at = time.monotonic()
         while epoch < config.epochs and not self._is_stuck():
             began = time.monotonic()
-            batches = self.batches.epoch(epoch) if epoch else first
             if not skip:
                 self._sums = [0.0, 0.0, 0.0]
-            steps = range(skip, len(batches))
+            done = 0  # batches of this epoch
             bar = tqdm(
-                steps, f"epoch {epoch + 1}/{config.epochs}", file=sys.stderr, leave=False, disable=None
-            )
-            for at in bar:
-                self._step(batches[at], max(total_steps, self.step + 1))
-                if time.monotonic() - saved_at > checkpoint_every_s:
-                    self.save(epoch, at + 1)
-                    saved_at = time.monotonic()
+                desc=f"epoch {epoch + 1}/{config.epochs}", total=n_batches, initial=skip, file=sys.stderr,
+                leave=False, disable=None if self.ranks.is_first else True,
+            )  # fmt: skip
+            for batches in self.batches.windows(epoch) if epoch else chain((first,), begun):
+                for at in range(max(0, skip - done), len(batches)):
+                    share = batches.share(at, self.ranks.rank, self.ranks.size)
+                    self._step(share, max(total_steps, self.step + 1))
+                    bar.update()
+                    if time.monotonic() - saved_at > checkpoint_every_s:
+                        self.save(epoch, done + at + 1)
+                        saved_at = time.monotonic()
+                done += len(batches)
+            bar.close()
             f1, precision, recall = self._score_dev(store)
-            loss, norm, clipped = (x / max(1, len(batches)) for x in self._sums)
+            loss, norm, clipped = (x / max(1, done) for x in self._sums)
             rate = learning_rate(config, self.step / total_steps)
             seconds = time.monotonic() - began
             record = EpochRecord(epoch + 1, loss, norm, clipped, rate, f1, precision, recall, seconds)
             self.history.append(record)
-            print(
+            self.ranks.say(
                 f"epoch {record.epoch}/{config.epochs}: loss {loss:.3f}, gradient norm {norm:.2f} "
                 f"({clipped:.0%} clipped), dev F1 {f1:.4f} (P {precision:.4f}, R {recall:.4f}), "
-                f"{seconds:.1f} s",
-                file=sys.stderr,
-                flush=True,
+                f"{seconds:.1f} s"
             )
             epoch, skip = epoch + 1, 0
             self.save(epoch, 0)

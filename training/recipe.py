@@ -60,6 +60,7 @@ class DataConfig:
 
     path: str
     weight: float = 1.0
+    stream: bool = False  # keep its sentences on disk: for a file larger than memory
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from model.network import BiRnnTagger
 from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from training.batches import LabelledSet, TypeStore
-from training.corpus import Sentence, read_corpus, split_by_document
+from training.corpus import Sentence, iter_corpus, split_by_document
 from training.distil import SUFFIX as SOFT_SUFFIX
 from training.distil import read_soft
 from training.embeddings import Vectors, read_vectors
@@ -31,9 +32,13 @@ from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chai
 from training.metrics import span_scores
 from training.names import read_names
 from training.pretrained import read_pretrained
+from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
+from training.stored import StoredSentences
 from training.vocabulary import Lexicon, build_lexicon
 
+# Sentences of streamed data in memory at a time: enough that those of like length fill batches.
+_WINDOW = 32_768
 # tau, for the temperature fit: from sharpened to flattened.
 _TEMPERATURES = tuple(float(t) for t in np.round(np.geomspace(0.5, 4.0, 49), 3))
 
@@ -52,26 +57,38 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _read(recipe: Recipe) -> tuple[list[LabelledSet], list[DevSet], dict[str, str]]:
-    """The training sets, the dev sets, and the files' hashes."""
+def _digest(*parts: Any) -> bytes:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _read(
+    recipe: Recipe, ranks: Ranks = ALONE, folder: Path | None = None
+) -> tuple[list[LabelledSet], list[DevSet], dict[str, str]]:
+    """The training sets, the dev sets, and the files' hashes. What is streamed is kept in ``folder``."""
     tokenise = tokeniser(TaggerConfig("").tokeniser)
     types = recipe.entity_types or None
     hashes: dict[str, str] = {}
 
-    def sentences(path: str) -> list[Sentence]:
+    def sentences(path: str, stream: bool = False) -> Sequence[Sentence]:
+        found: Sequence[Sentence]
         if path.endswith(SOFT_SUFFIX):
+            if stream:
+                raise ValueError(f"{path}: soft labels are not streamed, only labelled text is")
             found = read_soft(Path(path))
         else:
-            found = read_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
+            read = iter_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
+            found = StoredSentences(read, folder) if stream else list(read)
         hashes[path] = _sha256(Path(path))
-        print(f"{path}: {len(found):,} sentences", file=sys.stderr)
+        ranks.say(f"{path}: {len(found):,} sentences")
         return found
 
-    train = [LabelledSet(part.path, sentences(part.path), part.weight) for part in recipe.data]
+    if any(part.stream for part in recipe.data) and not recipe.dev:
+        raise ValueError("data that is streamed cannot be split: give a dev file")
+    train = [LabelledSet(part.path, sentences(part.path, part.stream), part.weight) for part in recipe.data]
     if unknown := sorted({*recipe.calibrate} - {*recipe.dev}):
         raise ValueError(f"calibrate: {unknown[0]} is not one of the dev files {list(recipe.dev)}")
     if recipe.dev:
-        return train, [DevSet(path, sentences(path)) for path in recipe.dev], hashes
+        return train, [DevSet(path, list(sentences(path))) for path in recipe.dev], hashes
     split = [split_by_document(part.sentences, recipe.dev_share, recipe.seed) for part in train]
     dev = [s for _, kept in split for s in kept]
     train = [replace(part, sentences=rest) for part, (rest, _) in zip(train, split, strict=True)]
@@ -181,14 +198,19 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     command: str = "",
-) -> Trained:
+    ranks: Ranks = ALONE,
+) -> Trained | None:
     """Trains by the recipe and saves the artefact ``out``. Raises ValueError for bad input,
-    NonFiniteLossError where training broke down; neither touches ``out``."""
-    if (run_folder / CHECKPOINT).exists() and not resume:
+    NonFiniteLossError where training broke down, LostRankError where another process was lost; none
+    touches ``out``. Of several processes the first saves; the others give None."""
+    if ranks.is_first and (run_folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
             f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
         )
-    train_sets, dev, hashes = _read(recipe)
+    is_streamed = any(part.stream for part in recipe.data)
+    if is_streamed:
+        run_folder.mkdir(parents=True, exist_ok=True)
+    train_sets, dev, hashes = _read(recipe, ranks, run_folder)
     if init:
         config, vocabulary, network = _from_artefact(recipe, init, train_sets)
     else:
@@ -199,11 +221,22 @@ def train(
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
     if recipe.augment.swap_names and not names:
         raise ValueError("augment.swap_names is set, but names, the folder of name lists, is not")
-    fit = Fit(run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device)
+    # Batches of other sentences, or other words behind the rows of a table, would add up to nonsense.
+    words = (vocabulary.cased, vocabulary.lower, vocabulary.chars)
+    listed = (names.given, names.family) if names else ()
+    ranks.agree(_digest(recipe.as_json(), hashes, words, listed), "settings, data, vectors or names")
+    fit = Fit(
+        run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device,
+        ranks=ranks, window=_WINDOW if is_streamed else 0,
+    )  # fmt: skip
     n_trained = sum(p.numel() for p in fit.trained.values())
-    print(f"{n_trained:,} trained parameters, {len(vocabulary.cased):,} cased and "
-          f"{len(vocabulary.lower):,} lower-cased words", file=sys.stderr)  # fmt: skip
+    ranks.say(
+        f"{n_trained:,} trained parameters, {len(vocabulary.cased):,} cased and "
+        f"{len(vocabulary.lower):,} lower-cased words"
+    )
     history = fit.run(resume=resume)
+    if not ranks.is_first:
+        return None
     fit.load_best()
     shape = replace(fit.config.network, int8_recurrence=fit.config.network.allows_int8)
     config = replace(fit.config, network=shape, temperature=_fit_temperature(fit, fit.batches.store))
@@ -217,6 +250,7 @@ def train(
         "history": [asdict(record) for record in history],
         "sentences": {part.name: len(part.sentences) for part in train_sets},
         "best_epoch": kept.epoch,
+        "processes": ranks.size,
         "torch": torch.__version__,
     }
     columns = {"cased": recipe.vectors.cased_columns, "lower": recipe.vectors.lower_columns}
