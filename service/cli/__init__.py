@@ -55,3 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read the output has enough. What Python would flush at the end has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # as of a full disk: where the output goes
+        print(f"nametag: {error.filename or 'stdout'}: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -52,8 +52,8 @@ class Engine(Generic[Chunk, Result]):
         self._options = options
         self._n_processes = n_processes
 
-    def run(self, items: Iterator[Chunk | Note]) -> Iterator[tuple[Chunk, Result] | Note]:
-        """Each chunk with its result, and each note, in order. Raises what ``setup`` and ``work`` raise,
+    def run(self, items: Iterator[Chunk | Note]) -> Iterator[Result | Note]:
+        """Each chunk's result, and each note, in order. Raises what ``setup`` and ``work`` raise,
         and CliError."""
         first: list[Chunk | Note] = []
         n_first = 0
@@ -70,23 +70,23 @@ class Engine(Generic[Chunk, Result]):
                 yield item
             else:
                 ready = ready or self._setup(self._options)
-                yield item, self._work(ready, item)
+                yield self._work(ready, item)
 
-    def _in_processes(self, items: Iterator[Chunk | Note]) -> Iterator[tuple[Chunk, Result] | Note]:
+    def _in_processes(self, items: Iterator[Chunk | Note]) -> Iterator[Result | Note]:
         pool = ProcessPoolExecutor(
             self._n_processes,
             multiprocessing.get_context("spawn"),
             initializer=_begin,
             initargs=(self._setup, self._work, self._options),
         )
-        waiting: deque[Note | tuple[Chunk, Future[Result]]] = deque()
+        waiting: deque[Note | Future[Result]] = deque()
         n_under_way = 0
         try:
             for item in items:
                 if isinstance(item, Note):
                     waiting.append(item)
                 else:
-                    waiting.append((item, pool.submit(_do, item)))
+                    waiting.append(pool.submit(_do, item))
                     n_under_way += 1
                 while n_under_way >= self._n_processes * _WINDOW or (
                     waiting and isinstance(waiting[0], Note)
@@ -103,8 +103,8 @@ class Engine(Generic[Chunk, Result]):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _waited_for(entry: Note | tuple[Chunk, Future[Result]]) -> Note | tuple[Chunk, Result]:
-    return entry if isinstance(entry, Note) else (entry[0], entry[1].result())
+def _waited_for(entry: Note | Future[Any]) -> Any:
+    return entry if isinstance(entry, Note) else entry.result()
 
 
 _ready: Any = None

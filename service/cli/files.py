@@ -8,107 +8,53 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from service.cli.engine import Engine, Note
-from service.cli.errors import CliError, InputError
-from service.cli.formats import header_of
-from service.cli.inputs import STDIN, Reading, chunks, opened, size_of
+from service.cli.errors import CliError
+from service.cli.feed import BadLines, Begin, Event, Todo, feed, plan
+from service.cli.inputs import Reading
 from service.cli.models import identity_of
 from service.cli.parts import Folder, Output
+from service.cli.places import STDIN, Input
+from service.cli.scale import Scale
 from service.cli.work import Chunk, Done, Options, setup, work
 
 _MOST_ERRORS = 20  # that are shown of one input
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    name: str
-    header: bytes
-    output: Output | None
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    name: str
-    header: bytes
-    output: Output | None
-    n_chunks: int
-    trouble: str | None  # why it ends before its input does
-
-
-@dataclass(frozen=True, slots=True)
-class BadLines:
-    messages: list[str]
-
-
-Event = Begin | End | BadLines
-
-
-def feed(names: list[str], how: Reading, options: Options, folder: Folder | None) -> Iterator[Chunk | Note]:
-    """The chunks of all inputs, and notes of where each begins and ends."""
-    before = 0  # bytes of the inputs before
-    for name in names:
-        output = None
-        try:
-            if folder is not None:
-                output = folder.begin(name)
-                if output is None:
-                    n_bad = folder.n_bad_lines(name)
-                    yield Note(
-                        BadLines([f"{name}: {n_bad:,} bad lines, when it was done"] if n_bad else [])
-                    )
-                    continue
-            source = opened(name, how)
-        except InputError as error:
-            yield Note(End(name, b"", output, 0, str(error)))
-            continue
-        except OSError as error:
-            yield Note(End(name, b"", output, 0, f"{name}: {error.strerror}"))
-            continue
-        columns = tuple(source.header)
-        header = header_of(options.format, source.kind, columns, is_redaction=bool(options.mode))
-        yield Note(Begin(name, header, output))
-        index = 0
-        trouble = None
-        try:
-            for records in chunks(source.records):
-                if output is not None and output.has(index):
-                    yield Note(BadLines([str(r) for r in records if isinstance(r, InputError)]))
-                else:
-                    shown = None if name == STDIN else name
-                    position = before + source.position()
-                    yield Chunk(shown, source.kind, columns, records, index, position)
-                index += 1
-        except InputError as error:
-            trouble = str(error)
-        finally:
-            source.close()
-        yield Note(End(name, header, output, index, trouble))
-        before += size_of(name)
-
-
 def run(
-    names: list[str], how: Reading, options: Options, *, out: Path | None, suffix: str, n_processes: int
+    inputs: list[Input], how: Reading, options: Options, *, out: Path | None, suffix: str, scale: Scale
 ) -> int:
     """The exit code. Raises CliError."""
     folder = None
     if out is not None:
-        if STDIN in names:
+        if any(each.name == STDIN for each in inputs):
             raise CliError("--out takes files: stdin cannot be read again where a run is resumed")
-        folder = Folder(out, _kept(options, how), names, suffix)
-    reported = Report(sum(map(size_of, names)))
+        folder = Folder(out, _kept(options, how), inputs, suffix)
+    elif suffix == ".parquet":
+        raise CliError("--format parquet: --out is expected: the folder for the files")
+    reported = Report(sum(each.size() for each in inputs))
     try:
         with reported:
-            engine: Engine[Chunk, Done] = Engine(setup, work, options, n_processes)
-            _write(engine.run(feed(names, how, options, folder)), reported)
+            _write(_done(plan(inputs, folder), how, options, scale), folder, reported)
     finally:
         if folder is not None:
             folder.close()
     return 1 if reported.is_bad else 0
+
+
+def _done(
+    planned: Iterator[Todo | Note], how: Reading, options: Options, scale: Scale
+) -> Iterator[Done | Note]:
+    if scale.engine == "ray":
+        from service.cli.ray_engine import run as run_on_ray
+
+        return run_on_ray(list(planned), how, options, scale)
+    engine: Engine[Chunk, Done] = Engine(setup, work, options, scale.n_processes)
+    return engine.run(feed(planned, how, options))
 
 
 def _kept(options: Options, how: Reading) -> dict[str, Any]:
@@ -129,21 +75,20 @@ def _kept(options: Options, how: Reading) -> dict[str, Any]:
     }
 
 
-def _write(done: Iterator[tuple[Chunk, Done] | Note], report: Report) -> None:
+def _write(done: Iterator[Done | Note], folder: Folder | None, report: Report) -> None:
     stdout = sys.stdout.buffer
     header = b""  # the last that was written to stdout
     output: Output | None = None  # of the input that is written
     n_bad = 0
     for each in done:
         if not isinstance(each, Note):
-            chunk, result = each
-            report.bad_lines(result.errors)
-            n_bad += len(result.errors)
-            report.progress(chunk.position, result.n_tokens)
+            report.bad_lines(each.errors)
+            n_bad += len(each.errors)
+            report.progress(each.position, each.n_tokens)
             if output is not None:
-                output.add(chunk.index, result.output)
+                output.add(each.index, each.output)
             else:
-                stdout.write(result.output)
+                stdout.write(each.output)
                 stdout.flush()
             continue
         event: Event = each.value
@@ -151,19 +96,23 @@ def _write(done: Iterator[tuple[Chunk, Done] | Note], report: Report) -> None:
             report.bad_lines(event.messages)
             n_bad += len(event.messages)
         elif isinstance(event, Begin):
-            n_bad, output = 0, event.output
+            n_bad = 0
             report.begin()
-            if event.output is None and event.header != header:
+            if folder is not None:
+                output = folder.output(event.read)
+            elif event.header != header:
                 stdout.write(event.header)
                 header = event.header
         else:
             if event.trouble is not None:
                 report.error(event.trouble)
-            if event.output is not None:
+            if folder is not None:
+                output = output or folder.output(event.read)
                 if event.trouble is None:
-                    event.output.end(event.header, event.n_chunks, n_bad)
+                    output.end(event.header, event.n_chunks, n_bad)
                 else:
-                    event.output.fail(event.trouble)
+                    output.fail(event.trouble)
+                output = None
 
 
 class Report:

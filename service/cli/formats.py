@@ -3,6 +3,7 @@
 jsonl   an object for each record: {"file", "line", "start", "end", "persons": […]}, fields as in
         POST /v1/tag, without "file" for stdin and with "start" and "end" for txt alone
 conll   a token and its label on each line, a blank line after each sentence
+parquet the same columns as jsonl without "tokens"
 csv     of a csv, its columns and one more, "persons"; else a row for each person
 text    the text itself, with the persons marked
 """
@@ -160,6 +161,7 @@ FORMATS: dict[str, Callable[[Record, list[Sentence], Chunk, Options], bytes]] = 
     "jsonl": _jsonl,
     "conll": _conll,
     "csv": _csv,
+    "parquet": _jsonl,  # which service/cli/parts.py makes Parquet of, when the whole file is there
     "text": _text,
     "colour": _colour,
 }

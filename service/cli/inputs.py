@@ -2,7 +2,7 @@
 
     txt     a record is a paragraph, or a line; its offsets count from the start of the file
     jsonl   a record is a line: an object with a text
-    csv     a record is a row: one column of it is the text; and tsv
+    csv     a record is a row: one column of it is the text; and tsv, and parquet (service/cli/parquet.py)
 
 Which records there are, and which chunk each is in, depends on the file's content alone: that is what
 a run which was interrupted goes on by.
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.cli.errors import InputError
+from service.cli.places import STDIN, Input, kind_of
 
-STDIN = "-"
-KINDS = ("txt", "jsonl", "csv", "tsv")
+KINDS = ("txt", "jsonl", "csv", "tsv", "parquet")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-_KIND_OF = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+HAVE_COLUMNS = (*SEPARATORS, "parquet")
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 # About 12,000 words, which one core tags in a fifth of a second: enough that sending them to another
@@ -55,7 +55,7 @@ class Record:
     line: int  # where it begins, from 1
     start: int  # of txt: where it begins in the file, in the unit of the offsets
     text: str
-    id: Any = None  # of jsonl: its own, if it has one
+    id: Any = None  # of jsonl and parquet: its own, if it has one
     row: tuple[str, ...] = ()  # of csv: all columns
     fields: dict[str, Any] | None = None  # of jsonl: the whole object
 
@@ -67,7 +67,7 @@ class Reading:
     unit: str = "codepoint"
     split: str = "paragraph"  # of txt: "paragraph", "line", or "whole", which leaves no character out
     kind: str | None = None  # None: by the file's name
-    column: str | None = None  # of csv
+    column: str | None = None  # of csv and parquet
     field: str = "text"  # of jsonl
 
 
@@ -90,31 +90,19 @@ class Source:
             self.file.close()
 
 
-def kind_of(name: str) -> str:
-    return _KIND_OF.get(Path(unpacked(name)).suffix.lower(), "txt")
-
-
-def unpacked(name: str) -> str:
-    """A file's name without .gz or .xz."""
-    path = Path(name)
-    return path.stem if path.suffix in _PACKED else path.name
-
-
-def size_of(name: str) -> int:
-    """Bytes, 0 where that is not known."""
-    try:
-        return 0 if name == STDIN else Path(name).stat().st_size
-    except OSError:
-        return 0
-
-
-def opened(name: str, how: Reading) -> Source:
+def opened(read: Input, how: Reading) -> Source:
     """To be closed. Raises InputError, as the records do where the rest of a file cannot be read."""
-    try:
-        file: BinaryIO = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115 - see close()
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror}") from None
+    name = read.name
     kind = how.kind or kind_of(name)
+    file = sys.stdin.buffer if name == STDIN else read.open()
+    if kind == "parquet":
+        from service.cli.parquet import records_of
+
+        try:
+            return Source(name, kind, [], records_of(file, name, how.column), file)
+        except BaseException:
+            file.close()
+            raise
     blocks = _decoded(_reader(file, name), name)
     if kind in SEPARATORS:
         try:
@@ -164,6 +152,11 @@ def _reader(file: BinaryIO, name: str) -> Callable[[], bytes]:
             raise InputError(f"{name}: is not a whole {suffix} file: {error}") from None
         except OSError as error:
             raise InputError(f"{name}: {error.strerror or error}") from None
+        except Exception as error:
+            if "://" not in name:
+                raise
+            # A store's own package may raise anything.
+            raise InputError(f"{name}: {type(error).__name__}: {error}") from None
 
     return block
 

@@ -4,6 +4,8 @@
     DIR/NAME.jsonl          the whole output of input NAME; it appears when it is whole
     DIR/parts/NAME/000017   the output of CHUNKS_PER_PART chunks; it appears when it is whole
 
+NAME has folders where the input is of a folder. Parts of Parquet are lines of JSON.
+
 Every file is written beside its place and renamed into it. Which records are in a part depends on the
 input alone, so a part that is there need not be done again, and the outputs of a run that was
 interrupted are those of one that was not, to the byte. Whoever makes the parts, here or elsewhere,
@@ -17,13 +19,15 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.cli.errors import CliError
-from service.cli.inputs import unpacked
+from service.cli.places import Input
 
 try:
     import fcntl
@@ -34,28 +38,39 @@ FORMAT = 1
 CHUNKS_PER_PART = 16  # about a million characters: what an interruption costs, at most, is that
 MANIFEST = "manifest.json"
 _HALF = re.compile(r"^\..*\.\d+$")
+# The manifest has a line for each input: written for each of them, many would take quadratic time. One that
+# is late only makes the next run do an input once more.
+_MANIFEST_EVERY_S = 1.0
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
-    """No reader, and no later run, ever sees half of it."""
+    """No reader, and no later run, ever sees half of it. Raises CliError, as for a full disk: then nothing
+    of it is left, and the same run goes on when there is room."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        message = f"{path}: {error.strerror or error}; what is whole stays, and the same command goes on"
+        raise CliError(message, exit_code=1) from None
 
 
 class Folder:
     """``options``: what the outputs depend on beside the inputs. Raises CliError."""
 
-    def __init__(self, path: Path, options: dict[str, Any], inputs: Iterable[str], suffix: str) -> None:
+    def __init__(self, path: Path, options: dict[str, Any], inputs: Iterable[Input], suffix: str) -> None:
         self.path = path
-        self._suffix = suffix
+        self.suffix = suffix
         try:
             (path / "parts").mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            for each in path.glob(".*"):
+            for each in path.rglob(".*"):
                 if _HALF.search(each.name):  # of a run that was killed
                     each.unlink()
             before = self._manifest()
@@ -67,17 +82,26 @@ class Folder:
             raise CliError(f"{path}: was begun with another {', '.join(other)}: another folder is expected")
         self._options = options
         self._inputs: dict[str, dict[str, Any]] = (before or {}).get("inputs", {})
+        self._saved_at = 0.0  # in seconds
         self._check_names(list(inputs))
 
-    def _check_names(self, inputs: list[str]) -> None:
+    def _check_names(self, inputs: list[Input]) -> None:
         names: dict[Path, str] = {}
-        ours = {os.path.realpath(each) for each in inputs}
+        ours = {os.path.realpath(each.path) for each in inputs if not each.is_url}
         for each in inputs:
-            output = self.output_path(each)
-            if names.setdefault(output, each) != each:
-                raise CliError(f"{names[output]}, {each}: both would become {output}: do one elsewhere")
+            output = self._path_of(each)
+            if names.setdefault(output, each.name) != each.name:
+                raise CliError(
+                    f"{names[output]}, {each.name}: both would become {output}: do one elsewhere"
+                )
             if os.path.realpath(output) in ours:
                 raise CliError(f"{output}: is an input, and an output too: another folder is expected")
+            if output.relative_to(self.path).parts[0] in (MANIFEST, "parts"):
+                raise CliError(f"{each.name}: would become {output}, which is kept for the run itself")
+        for output, name in names.items():
+            for above in output.parents:
+                if above in names:
+                    raise CliError(f"{names[above]}, {name}: {above} would be a file and a folder")
 
     def _manifest(self) -> dict[str, Any] | None:
         try:
@@ -94,57 +118,69 @@ class Folder:
         content = {"format": FORMAT, "options": self._options, "inputs": self._inputs}
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         write_atomically(self.path / MANIFEST, [text.encode("utf-8", "surrogateescape"), b"\n"])
+        self._saved_at = time.monotonic()
 
-    def begin(self, path: str) -> Output | None:
-        """The output of an input; None where it is whole already. What is there of a file that has
-        changed since is done again. Raises OSError."""
-        stat = os.stat(path)
-        what = {"path": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-        output = Output(self, self.output_path(path))
+    def begin(self, read: Input) -> bool:
+        """Whether there is anything to do of an input. What is there of one that has changed since is done
+        again. Raises InputError."""
+        what = {"path": read.name, **read.facts()}
+        output = self.output(read)
         entry = self._inputs.get(output.name, {})
         if any(entry.get(key) != value for key, value in what.items()):
             output.forget()
         elif entry.get("state") == "done" and output.path.exists():
-            return None
+            return False
         self.note(output.name, what, state="begun")
-        return output
+        return True
 
     def note(self, name: str, entry: dict[str, Any] | None = None, **facts: object) -> None:
         """What has become of the input whose output has this name."""
-        self._inputs[name] = {**(self._inputs[name] if entry is None else entry), **facts}
-        self._save()
+        self._inputs[name] = {**(self._inputs.get(name, {}) if entry is None else entry), **facts}
+        if time.monotonic() - self._saved_at > _MANIFEST_EVERY_S:
+            self._save()
 
-    def n_bad_lines(self, path: str) -> int:
+    def n_bad_lines(self, read: Input) -> int:
         """Of an input that is done."""
-        return int(self._inputs[self.output_path(path).name].get("bad_lines", 0))
+        return int(self._inputs[self.output(read).name].get("bad_lines", 0))
 
-    def output_path(self, path: str) -> Path:
-        name = unpacked(path)
-        return self.path / (name if name.endswith(self._suffix) else name + self._suffix)
+    def output(self, read: Input) -> Output:
+        path = self._path_of(read)
+        return Output(self, path, path.relative_to(self.path).as_posix())
+
+    def _path_of(self, read: Input) -> Path:
+        return self.path / (read.place if read.place.endswith(self.suffix) else read.place + self.suffix)
 
     def close(self) -> None:
-        with suppress(OSError):
-            (self.path / "parts").rmdir()  # where it is empty
-        self._lock.close()
+        try:
+            self._save()
+        finally:
+            for at, _, _ in os.walk(self.path / "parts", topdown=False):
+                with suppress(OSError):
+                    os.rmdir(at)  # where it is empty
+            self._lock.close()
 
 
 class Output:
     """One input's output, which is written in parts, in order."""
 
-    def __init__(self, folder: Folder, path: Path) -> None:
+    def __init__(self, folder: Folder, path: Path, name: str) -> None:
         self._folder = folder
-        self.name = path.name
+        self.name = name  # as the manifest says it
         self.path = path
-        self._parts = folder.path / "parts" / path.name
+        self._parts = folder.path / "parts" / name
         self._waiting: list[bytes] = []
         self._at = 0  # the part that they are of
 
     def forget(self) -> None:
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def has(self, chunk: int) -> bool:
-        """Whether the part that a chunk belongs to is there."""
-        return self._part(chunk // CHUNKS_PER_PART).exists()
+    def parts(self) -> frozenset[int]:
+        """The numbers of those that are there."""
+        try:
+            names = os.listdir(self._parts)
+        except OSError:
+            return frozenset()
+        return frozenset(int(name) for name in names if name.isdigit())
 
     def _part(self, index: int) -> Path:
         return self._parts / f"{index:06}"
@@ -158,22 +194,23 @@ class Output:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._parts.mkdir(exist_ok=True)
             write_atomically(self._part(self._at), self._waiting)
             self._waiting = []
 
     def end(self, header: bytes, n_chunks: int, n_bad_lines: int) -> None:
         """Puts the whole output in its place."""
         self._flush()
+        parts: Iterator[bytes] = (
+            self._part(index).read_bytes() for index in range(-(-n_chunks // CHUNKS_PER_PART))
+        )
+        if self._folder.suffix == ".parquet":
+            from service.cli.parquet import parquet_of
+
+            parts = parquet_of(parts)
         digest = hashlib.sha256()
 
-        def pieces() -> Iterator[bytes]:
-            yield header
-            for index in range(-(-n_chunks // CHUNKS_PER_PART)):
-                yield self._part(index).read_bytes()
-
         def counted() -> Iterator[bytes]:
-            for piece in pieces():
+            for piece in chain([header], parts):
                 digest.update(piece)
                 yield piece
 

@@ -6,9 +6,10 @@ import argparse
 import secrets
 from pathlib import Path
 
-from service.cli.arguments import add_files, inputs_of, model_folder, probability, processes_of
+from service.cli.arguments import add_files, inputs_of, model_folder, probability, scale_of
 from service.cli.errors import CliError
 from service.cli.inputs import Reading
+from service.cli.places import kind_of
 
 NAME = "redact"
 HELP = "replace the persons' names in files"
@@ -46,7 +47,9 @@ def run(asked: argparse.Namespace) -> int:
     from service.cli.work import Options
     from service.redaction import KEYED, THRESHOLD
 
-    names = inputs_of(asked)
+    inputs = inputs_of(asked)
+    if asked.format == "same" and any((asked.input or kind_of(each.path)) == "parquet" for each in inputs):
+        raise CliError("Parquet: --format jsonl is expected")
     key = b""
     if asked.key_file is not None:
         key = _key(asked.key_file)
@@ -65,10 +68,11 @@ def run(asked: argparse.Namespace) -> int:
         key=key if asked.mode in KEYED else b"",
         column=asked.column,
         field=asked.field,
+        device=asked.device,
     )
     how = Reading(asked.offset_unit, "whole", asked.input, asked.column, asked.field)
     suffix = ".jsonl" if asked.format == "jsonl" else ""
-    return run_files(names, how, options, out=asked.out, suffix=suffix, n_processes=processes_of(asked))
+    return run_files(inputs, how, options, out=asked.out, suffix=suffix, scale=scale_of(asked))
 
 
 def _key(path: Path) -> bytes:

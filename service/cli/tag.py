@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from service.cli.arguments import add_files, inputs_of, model_folder, probability, processes_of
-from service.cli.inputs import Reading, kind_of
+from service.cli.arguments import add_files, inputs_of, model_folder, probability, scale_of
+from service.cli.errors import CliError
+from service.cli.inputs import Reading
+from service.cli.places import kind_of
 
 NAME = "tag"
 HELP = "find the persons in files"
@@ -17,13 +19,16 @@ Finds the persons in files, with all cores and in constant memory, however large
 Of a text, what is between blank lines is a document, and offsets count from the start of the file.
 Of JSON lines every line is one, of a csv every row. A file that cannot be read, or a line that is
 wrong, is reported, and the rest is done."""
-SUFFIXES = {"jsonl": ".jsonl", "conll": ".conll", "csv": ".csv", "text": ".txt", "colour": ".txt"}
+SUFFIXES = {
+    "jsonl": ".jsonl", "conll": ".conll", "csv": ".csv", "parquet": ".parquet",
+    "text": ".txt", "colour": ".txt",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_files(parser)
     parser.add_argument(
-        "--format", choices=("jsonl", "conll", "csv", "text"),
+        "--format", choices=("jsonl", "conll", "csv", "parquet", "text"),
         help="text marks the persons, in colour on a terminal; a csv gets one more column "
         "(text on a terminal; csv of csv; else jsonl)",
     )  # fmt: skip
@@ -41,9 +46,9 @@ def run(asked: argparse.Namespace) -> int:
     from service.cli.files import run as run_files
     from service.cli.work import Options
 
-    names = inputs_of(asked)
+    inputs = inputs_of(asked)
     is_terminal = asked.out is None and sys.stdout.isatty()
-    kinds = {asked.input or kind_of(name) for name in names}
+    kinds = {asked.input or kind_of(each.path) for each in inputs}
     chosen = asked.format or (
         "jsonl" if asked.tokens
         else kinds.pop() if kinds == {"csv"} or kinds == {"tsv"}
@@ -52,6 +57,12 @@ def run(asked: argparse.Namespace) -> int:
     chosen = "csv" if chosen == "tsv" else chosen
     if chosen == "text" and is_terminal:
         chosen = "colour"
+    if chosen == "parquet":
+        from service.cli import parquet
+
+        parquet.check()
+        if asked.tokens:
+            raise CliError("--tokens: --format jsonl is expected")
     options = Options(
         model=model_folder(asked.model),
         threshold=asked.threshold,
@@ -60,8 +71,7 @@ def run(asked: argparse.Namespace) -> int:
         has_tokens=asked.tokens,
         column=asked.column,
         field=asked.field,
+        device=asked.device,
     )
     how = Reading(asked.offset_unit, asked.split, asked.input, asked.column, asked.field)
-    return run_files(
-        names, how, options, out=asked.out, suffix=SUFFIXES[chosen], n_processes=processes_of(asked)
-    )
+    return run_files(inputs, how, options, out=asked.out, suffix=SUFFIXES[chosen], scale=scale_of(asked))

@@ -35,6 +35,7 @@ class Options:
     key: bytes = b""
     column: str | None = None  # of csv, what is redacted
     field: str = "text"  # of jsonl
+    device: str = "cpu"
 
     @property
     def key_mark(self) -> str:
@@ -58,6 +59,8 @@ class Chunk:
 class Done:
     """A chunk's output, and counts."""
 
+    index: int  # the chunk's, and its position
+    position: int
     output: bytes
     n_tokens: int
     n_persons: int
@@ -75,7 +78,7 @@ def setup(options: Options) -> Worker:
     """Raises CliError."""
     try:
         # One thread: the other cores have processes of their own.
-        return Worker(Tagger.load(options.model, device="cpu", threads=1), options)
+        return Worker(Tagger.load(options.model, device=options.device, threads=1), options)
     except (ArtefactError, ValueError, OSError) as error:
         raise CliError(str(error)) from None
 
@@ -85,7 +88,7 @@ def work(worker: Worker, chunk: Chunk) -> Done:
     records = [record for record in chunk.records if isinstance(record, Record)]
     do = _redact if worker.options.mode else _tag
     output, n_tokens, n_persons = do(worker, chunk, records)
-    return Done(output, n_tokens, n_persons, len(records), errors)
+    return Done(chunk.index, chunk.position, output, n_tokens, n_persons, len(records), errors)
 
 
 def _tag(worker: Worker, chunk: Chunk, records: list[Record]) -> tuple[bytes, int, int]:
