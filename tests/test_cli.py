@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -266,6 +267,8 @@ def test_a_thousand_bad_lines_do_not_fill_the_terminal(tag):
         ["redact"],
         ["redact", "--mode", "hash"],
         ["redact", "--mode", "pseudonym", "--out", "x", "a.txt"],
+        ["tag", "--ray-address", "auto"],
+        ["redact", "--mode", "mask", "a.parquet", "--column", "x"],
         ["serve", "--port", "x"],
         ["nope"],
         [],
@@ -386,6 +389,106 @@ def test_an_output_never_takes_the_place_of_an_input_or_of_another(tag, tmp_path
     _, errors = nametag(*mode, tmp_path / "a.txt", "--out", tmp_path, code=2)
     assert "is an input, and an output too" in errors
     assert (tmp_path / "a.txt").read_text() == SENTENCE
+
+
+def test_a_full_disk_is_a_line_and_the_same_command_goes_on(tag, tiny_artefact, large, tmp_path):
+    """A limit on the size of a file is what any user may set; the error comes from the same place."""
+    out = tmp_path / "out"
+    arguments_ = command("tag", large, "--out", out, "--model", tiny_artefact, "--threshold", 0.1)
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *arguments_], cwd=ROOT, env=environment(),
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(rf"nametag: {out}/parts/\S+: File too large; .*\n", done.stderr)
+    assert not [path for path in out.rglob(".*") if path.name != ".lock"]
+    tag(large, "--out", out)
+    tag(large, "--out", tmp_path / "whole")
+    assert outputs(out) == outputs(tmp_path / "whole")
+
+
+# Folders, URLs, Parquet
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    (folder / "b" / ".hidden").mkdir(parents=True)
+    (folder / "a.txt").write_text(SENTENCE)
+    (folder / "b" / "a.jsonl").write_text(json.dumps({"text": SENTENCE, "id": "x"}) + "\n{\n")
+    (folder / "b" / "c.txt.gz").write_bytes(gzip.compress(SENTENCE.encode(), mtime=0))
+    for name in ("picture.png", ".hidden.txt", "b/.hidden/a.txt"):
+        (folder / name).write_text(SENTENCE)
+    return folder
+
+
+def test_a_folder_is_the_files_below_it_each_with_its_output(tag, corpus):
+    out = corpus / "out"
+    tag(corpus, "--out", out, code=1)
+    first = outputs(out)
+    assert sorted(first) == ["a.txt.jsonl", "b/a.jsonl", "b/c.txt.jsonl", "manifest.json"]
+    assert lines(first["b/c.txt.jsonl"])[0]["file"] == str(corpus / "b" / "c.txt.gz")
+    assert "a.jsonl:2: is not JSON" in tag(corpus, code=1)[1]
+    # What it wrote there itself is no input.
+    tag(corpus, "--out", out, code=1)
+    assert outputs(out) == first
+    assert "parts" not in os.listdir(out)
+
+
+def test_an_output_takes_no_name_that_the_run_needs_and_no_folder_of_another(tag, tmp_path):
+    for name in ("manifest.json", "a.txt", "x/a.txt.jsonl/b.txt", "y/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(SENTENCE)
+    redact_ = ("redact", "--mode", "mask", "--out", tmp_path / "out")
+    assert "kept for the run itself" in nametag(*redact_, tmp_path / "manifest.json", code=2)[1]
+    _, errors = tag(tmp_path / "x", tmp_path / "y", "--out", tmp_path / "out", code=2)
+    assert "would be a file and a folder" in errors
+
+
+def test_a_url_is_read_as_a_file_is(tag, corpus, tmp_path):
+    url = corpus.as_uri()
+    tag(corpus, "--out", tmp_path / "of-files", code=1)
+    tag(url, "--out", tmp_path / "of-urls", code=1)
+    ours, theirs = outputs(tmp_path / "of-files"), outputs(tmp_path / "of-urls")
+    del ours["manifest.json"], theirs["manifest.json"]
+    assert {n: c.replace(url.encode(), str(corpus).encode()) for n, c in theirs.items()} == ours
+    first = outputs(tmp_path / "of-urls")
+    assert "1 bad lines, when it was done" in tag(url, "--out", tmp_path / "of-urls", code=1)[1]
+    assert outputs(tmp_path / "of-urls") == first
+    (found,) = lines(tag(f"{url}/a.txt")[0])
+    assert found["persons"]
+    assert "No such file" in tag(f"{url}/nope.txt", code=1)[1]
+    assert "nope://" in tag("nope://a.txt", code=2)[1]
+
+
+def test_parquet_in_is_as_json_lines_in(tag, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"id": 7, "body": SENTENCE}, {"id": 8, "body": None}, {"id": 9, "body": "Jane left ."}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    output, errors = tag(tmp_path / "a.parquet", "--column", "body", code=1)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected, _ = tag(tmp_path / "a.jsonl", "--field", "body", code=1)
+    assert output == expected.replace("a.jsonl", "a.parquet")
+    assert [each["line"] for each in lines(output)] == [1, 3]
+    assert "a.parquet:2: 'body' is null" in errors
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing")
+    assert "is not a Parquet file" in tag(tmp_path / "b.parquet", "--column", "x", code=1)[1]
+    assert "its columns are id, body" in tag(tmp_path / "a.parquet", "--column", "x", code=1)[1]
+    assert "--column" in tag(tmp_path / "a.parquet", code=2)[1]
+
+
+def test_parquet_out_holds_what_json_lines_hold(tag, files, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    tag(*files, "--out", tmp_path / "jsonl", code=1)
+    tag(*files, "--out", tmp_path / "parquet", "--format", "parquet", code=1)
+    names = {"small.jsonl": "small.jsonl.parquet", "large.txt.jsonl": "large.txt.parquet"}
+    for ours, theirs in names.items():
+        table = parquet.read_table(tmp_path / "parquet" / theirs)
+        found = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+        assert found == lines((tmp_path / "jsonl" / ours).read_text("utf-8"))
+    assert "--out is expected" in tag(files[0], "--format", "parquet", code=2)[1]
 
 
 # Redaction

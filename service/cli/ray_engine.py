@@ -39,8 +39,6 @@ _UNIT_CHARS = 4 * CHUNK_CHARS
 _UNIT_ITEMS = 1_000
 # Some times what is under way, and far less than the third of the memory that Ray would take.
 _STORE_BYTES = 256 << 20
-# Often enough for any number of accidents, and not for ever, for a text that kills whoever reads it.
-_MOST_RETRIES = 20
 
 
 @dataclass(frozen=True)
@@ -129,13 +127,11 @@ def _streamed(
     _set_up_data(ray)
     where: dict[str, Any] = {}
     if not ray.util.client.ray.is_connected():
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = ray.get_runtime_context().get_node_id()
-        where["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+        where["label_selector"] = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     units = ray.data.from_items([{"item": each} for each in planned], override_num_blocks=1).map_batches(
         ReadUnits(how, options).__call__, batch_size=None, num_cpus=0, compute=TaskPoolStrategy(1), **where
     )
+    # An actor that dies is made again, and so is what it had: Ray Data's default, without end.
     done = units.map_batches(
         TagUnits,
         fn_constructor_args=(options,),
@@ -143,8 +139,6 @@ def _streamed(
         compute=ActorPoolStrategy(size=n_actors),
         num_cpus=1,
         num_gpus=1 if has_gpu else 0,
-        max_restarts=-1,
-        max_task_retries=_MOST_RETRIES,
     )
     try:
         for row in done.iter_rows():
