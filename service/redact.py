@@ -199,7 +199,7 @@ def router(service: Service) -> APIRouter:
         methods=["POST"],
         operation_id="redact",
         summary="Replace the names of persons in texts",
-        openapi_extra=json_body(["RedactRequestJson"], EXAMPLES),
+        openapi_extra=json_body(["RedactJson", "RedactHashJson"], EXAMPLES),
         responses=answers(
             "RedactResponse", ANSWER_EXAMPLE,
             "not-json", "not-utf-8", "invalid-timeout", "unknown-model", "body-too-slow", "too-large",

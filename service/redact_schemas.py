@@ -33,15 +33,8 @@ class SpanJson(Strict):
     end: int = Field(ge=0)
 
 
-class RedactRequestJson(Strict):
-    """Texts, and what is to stand in place of the persons in them."""
-
+class _RedactOptions(Strict):
     texts: list[str] = Field(description="Documents. Persons are the same throughout all of them.")
-    mode: Literal["mask", "label", "hash", "pseudonym"] = Field(
-        description="`mask`: █████, whatever the name. `label`: [PERSON_1], a number for each person. "
-        "`hash`: [PERSON_3f2a90c1b2d4e6f8], of the name and the key, so the same in every request with "
-        "that key. `pseudonym`: invented names."
-    )
     offset_unit: Literal["codepoint", "utf16", "utf8"] = Field(
         "codepoint", description="What every offset counts, those of `persons` too."
     )
@@ -55,20 +48,43 @@ class RedactRequestJson(Strict):
     model: str | None = Field(
         None, description="`name` or `name@version`. Default: the first model that was loaded."
     )
-    key: str | None = Field(
-        None,
-        min_length=MIN_KEY_CHARS,
-        max_length=MAX_KEY_CHARS,
-        description="For `hash`, unless the service has a key of its own: a secret, which whoever may "
-        "read the hashes must not know or guess. For `pseudonym`: the same key chooses the same names for "
-        "the same request; without one they are drawn at random. The other modes do not look at it.",
-    )
     persons: list[list[SpanJson]] | None = Field(
         None,
         description="What to replace, one list for each text, in order and without overlaps. Default: "
         "what the model finds, then what it finds in the result, until it finds nothing more; and "
         "wherever else the name of one stands, if it is sure and has two words or more.",
     )
+
+
+class RedactJson(_RedactOptions):
+    """Texts, and what is to stand in place of the persons in them."""
+
+    mode: Literal["mask", "label", "pseudonym"] = Field(
+        description="`mask`: █████, whatever the name. `label`: [PERSON_1], a number for each person. "
+        "`pseudonym`: invented names."
+    )
+    key: str | None = Field(
+        None,
+        min_length=MIN_KEY_CHARS,
+        max_length=MAX_KEY_CHARS,
+        description="For `pseudonym`: the same key chooses the same names for the same request; without "
+        "one they are drawn at random. The other modes do not look at it.",
+    )
+
+
+class RedactHashJson(_RedactOptions):
+    """Texts, and hashes in place of the persons in them, the same in every request with that key."""
+
+    mode: Literal["hash"] = Field(description="[PERSON_3f2a90c1b2d4e6f8], of the name and the key.")
+    key: str = Field(
+        min_length=MIN_KEY_CHARS,
+        max_length=MAX_KEY_CHARS,
+        description="A secret, which whoever may read the hashes must not know or guess. Not needed where "
+        "the service has one of its own.",
+    )
+
+
+RedactRequestJson = RedactJson | RedactHashJson
 
 
 class ReplacementJson(Strict):
@@ -96,7 +112,7 @@ class RedactResponse(Strict):
     texts: list[RedactedJson] = Field(description="One for each text, in order.")
 
 
-SCHEMAS: tuple[type[BaseModel], ...] = (RedactRequestJson, RedactResponse)
+SCHEMAS: tuple[type[BaseModel], ...] = (RedactJson, RedactHashJson, RedactResponse)
 
 
 @dataclass(frozen=True, slots=True)
