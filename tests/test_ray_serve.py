@@ -30,7 +30,8 @@ def test_the_application_is_at_most_40_lines():
     assert len((ROOT / "deploy" / "ray_serve.py").read_text("utf-8").splitlines()) <= 40
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install '.[ray]'")
+@pytest.mark.ray
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: nametag[ray]")
 def test_ray_serve_answers_as_the_service_does(tiny_artefact):
     port = free_port()
     env = {**os.environ, "NAMETAG_MODEL": str(tiny_artefact), "NAMETAG_DEVICE": "cpu",
