@@ -25,7 +25,7 @@ BUNDLED = ROOT / "artefacts" / "en-person"
 # Commands that set up, serve for ever, or take long; the second group is for one that is tested elsewhere.
 NOT_RUN = re.compile(
     r"make |docker |NAMETAG_\w+=\S+ (make|docker) |\.venv/bin/python -m training (study|language-model)"
-    r"|.*/load "  # tests/test_reload.py
+    r"|.*/load |.*torchrun .* HOST:"  # tests/test_reload.py, tests/test_ranks.py
 )
 
 pytestmark = pytest.mark.bundled
@@ -123,7 +123,8 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     (tmp_path / "mails.csv").write_text("id,body\n1,Ada wrote.\n", "utf-8")
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name, module in (("python", ""), ("nametag", "-m service.cli")):
+    modules = {"python": "", "nametag": "-m service.cli", "torchrun": "-m torch.distributed.run"}
+    for name, module in modules.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n', "utf-8")
         (tools / name).chmod(0o755)
     env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
@@ -132,7 +133,7 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
             if NOT_RUN.match(command):
                 continue
             here = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-            here = here.replace(".venv/bin/python", "python")
+            here = here.replace(".venv/bin/", "")
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", here], cwd=tmp_path, env=env,
                 capture_output=True, text=True, timeout=200, check=False,
