@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,18 +181,19 @@ def _cluster(scale: Scale) -> Iterator[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     at = tempfile.mkdtemp(prefix="nametag-ray-") if own else ""
     try:
-        if own:
-            ray.init(
-                address="local",
-                num_cpus=scale.n_processes or usable_cpus(),
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=at,
-            )
-        else:
-            ray.init(address=scale.address, log_to_driver=False, logging_level=logging.ERROR)
+        with _no_stderr():
+            if own:
+                ray.init(
+                    address="local",
+                    num_cpus=scale.n_processes or usable_cpus(),
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=at,
+                )
+            else:
+                ray.init(address=scale.address, log_to_driver=False, logging_level=logging.ERROR)
         yield ray
     except (ConnectionError, ValueError) as error:
         raise CliError(f"Ray: {' '.join(str(error).split())[:300]}") from None
@@ -199,3 +201,18 @@ def _cluster(scale: Scale) -> Iterator[Any]:
         ray.shutdown()
         if own:
             shutil.rmtree(at, ignore_errors=True)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's core says there, past Python, at which level it was told to be quiet."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(nowhere)
+        os.close(ours)
