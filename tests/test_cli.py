@@ -40,7 +40,7 @@ def nametag(*arguments, stdin=b"", code=0, **settings):
     """What it writes to stdout, and to stderr."""
     done = subprocess.run(
         command(*arguments), cwd=ROOT, env=environment(**settings), input=stdin, capture_output=True,
-        timeout=120, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
     errors = done.stderr.decode()
     assert done.returncode == code, errors

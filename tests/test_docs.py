@@ -27,6 +27,7 @@ NOT_RUN = re.compile(
     r"make |docker |NAMETAG_\w+=\S+ (make|docker) |\.venv/bin/python -m training (study|language-model)"
     r"|.*/load |.*torchrun .* HOST:"  # tests/test_reload.py, tests/test_ranks.py
     r"|kubectl |haproxy |RAY_\w+=0 serve |pip |python benchmarks/replicas"  # tests of deploy/
+    r"|.* --engine ray"  # tests/test_cli_ray.py
 )
 
 pytestmark = pytest.mark.bundled
@@ -122,6 +123,8 @@ def test_the_commands_of_a_page_work(page: str, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "notes.jsonl.gz", "wt", encoding="utf-8") as notes:
         notes.write('{"text": "Marie Curie left."}\n')
     (tmp_path / "mails.csv").write_text("id,body\n1,Ada wrote.\n", "utf-8")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "letters.txt").write_text("Ada Lovelace wrote.\n", "utf-8")
     tools = tmp_path / "bin"
     tools.mkdir()
     modules = {"python": "", "nametag": "-m service.cli", "torchrun": "-m torch.distributed.run"}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ _UNIT_CHARS = 4 * CHUNK_CHARS
 _UNIT_ITEMS = 1_000
 # Some times what is under way, and far less than the third of the memory that Ray would take.
 _STORE_BYTES = 256 << 20
+# Ray gives its own processes 30 seconds to begin, which a busy machine may exceed.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -180,22 +183,48 @@ def _cluster(scale: Scale) -> Iterator[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     at = tempfile.mkdtemp(prefix="nametag-ray-") if own else ""
     try:
-        if own:
-            ray.init(
-                address="local",
-                num_cpus=scale.n_processes or usable_cpus(),
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=at,
-            )
-        else:
-            ray.init(address=scale.address, log_to_driver=False, logging_level=logging.ERROR)
+        for n_left in reversed(range(_TRIES if own else 1)):
+            try:
+                _connect(ray, scale, at)
+                break
+            except Exception as error:  # of any class, where it does not answer, or not in time
+                if not n_left:
+                    message = f"Ray: {' '.join(str(error).split())[:300]}"
+                    raise CliError(message, exit_code=1) from None
+                ray.shutdown()
         yield ray
-    except (ConnectionError, ValueError) as error:
-        raise CliError(f"Ray: {' '.join(str(error).split())[:300]}") from None
     finally:
         ray.shutdown()
         if own:
             shutil.rmtree(at, ignore_errors=True)
+
+
+def _connect(ray: Any, scale: Scale, at: str) -> None:
+    with _no_stderr():
+        if scale.address is not None:
+            ray.init(address=scale.address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        ray.init(
+            address="local",
+            num_cpus=scale.n_processes or usable_cpus(),
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=at,
+        )
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's core says there, past Python, at which level it was told to be quiet."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(nowhere)
+        os.close(ours)

@@ -17,8 +17,8 @@ DESCRIPTION = """\
 Finds the persons in files, with all cores and in constant memory, however large a file is.
 
 Of a text, what is between blank lines is a document, and offsets count from the start of the file.
-Of JSON lines every line is one, of a csv every row. A file that cannot be read, or a line that is
-wrong, is reported, and the rest is done."""
+Of JSON lines every line is one, of a csv and of Parquet every row. A file that cannot be read, or a
+line that is wrong, is reported, and the rest is done."""
 SUFFIXES = {
     "jsonl": ".jsonl", "conll": ".conll", "csv": ".csv", "parquet": ".parquet",
     "text": ".txt", "colour": ".txt",
