@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from training.export import make_artefact
 
 # Where two processes share the processors, torch's threads spend their time waiting for each other.
 torch.set_num_threads(1)
+
+# A shell that starts the tests in the background has them ignore it, and so would all they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = (

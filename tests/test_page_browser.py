@@ -376,6 +376,7 @@ def test_the_keyboard_alone_removes_and_adds_persons(page: Page) -> None:
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+End")
     page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator("#add")).to_be_enabled()
     page.focus("#add")
     page.keyboard.press("Enter")
     assert marked(page, ".added") == ["Granger"]

@@ -105,8 +105,15 @@ def joined(environment: Mapping[str, str], device: str) -> Iterator[Ranks]:
         store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
         store = PrefixStore(_meeting(store, rank, size), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
-    yield Ranks(rank, size, _is_restart(environment))
-    # Not after an error: the process ends, and the others may no longer be there to say goodbye to.
+    try:
+        yield Ranks(rank, size, _is_restart(environment))
+    except LostRankError:
+        # The process ends: the others may no longer be there to say goodbye to.
+        raise
+    except BaseException:
+        # Else gloo's threads may abort the process on its way out, when another's are gone before.
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 
