@@ -1,6 +1,6 @@
 # nametag: the service with the bundled model; nothing is fetched at run time.
 #
-#   docker build -t nametag .                                      CPU; no torch, no compiler, no CUDA
+#   docker build -t nametag .                                      CPU; no torch, no CUDA, and no compiler in it
 #   docker build -t nametag:gpu --build-arg GROUP=gpu .            CUDA through torch
 #   docker build -t nametag:train --build-arg GROUP=training .     python -m training, on the CPU
 #
@@ -28,6 +28,13 @@ g = '${GROUP}'; print(*p['dependencies'], *(p['optional-dependencies'][g] if g e
  && rm -rf /opt/venv/lib/python*/site-packages/pip /opt/venv/lib/python*/site-packages/pip-* \
            /opt/venv/lib/python*/site-packages/setuptools* /opt/venv/bin/pip*
 
+# The kernel. Without it an image works too, more slowly: so no compiler, no failure.
+COPY model/kernel.c ./
+RUN mkdir built \
+ && { command -v cc || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; }; } \
+ && cc -O3 -std=gnu11 -fvisibility=hidden -shared -fPIC kernel.c -o built/_kernel.so -lm \
+ || echo "no C compiler: ONNX Runtime will compute all"
+
 FROM ${BASE_IMAGE}
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NAMETAG_HOST=0.0.0.0 NAMETAG_PORT=8000 NAMETAG_MODEL=/app/artefacts/en-person
@@ -35,6 +42,7 @@ COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 COPY LICENSE ./
 COPY model model
+COPY --from=build /src/built/ model/
 COPY service service
 COPY training training
 COPY artefacts artefacts

@@ -25,8 +25,8 @@ help:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# What serving needs, and nothing else: no torch, no compiler.
-$(VENV)/.serving: pyproject.toml | $(VENV)/bin/python
+# What serving needs, and nothing else: no torch. The kernel is built where there is a C compiler.
+$(VENV)/.serving: pyproject.toml model/kernel.c | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --editable .
 	@touch $@
 

@@ -1,7 +1,7 @@
-"""python benchmarks/backends.py [MODEL]: ONNX Runtime against torch on this CPU, text to labels.
+"""python benchmarks/backends.py [MODEL]: the kernel and ONNX Runtime against torch on this CPU.
 
-Both run in one process, in turn, on one thread; medians over the rounds, and the ratio of each
-round's pair. The text is the project's own corpus, tokenised outside the clock.
+All run in one process, in turn, on one thread; medians over the rounds, and the ratio of each
+round's pairs. The text is the project's own corpus, tokenised outside the clock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     taggers = {
         name: Tagger.load(arguments.model, device="cpu", backend=name, threads=1)
-        for name in ("onnx", "torch")
+        for name in ("kernel", "onnx", "torch")
     }
     lines = (ROOT / "training" / "people" / "test.jsonl").read_text("utf-8").splitlines()
     sentences = [taggers["onnx"].tokenise(json.loads(line)["text"]).texts for line in lines] * 8
@@ -50,9 +50,15 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name, tagger in taggers.items():
                 rates[name].append(n_done.get(what, n_words) / _seconds(partial(work, tagger)))
-        ratio = statistics.median(a / b for a, b in zip(rates["onnx"], rates["torch"], strict=True))
+        ratios = {
+            name: statistics.median(a / b for a, b in zip(rate, rates["torch"], strict=True))
+            for name, rate in rates.items()
+        }
         figures = ", ".join(f"{name} {statistics.median(r):,.0f} words/s" for name, r in rates.items())
-        print(f"{what}: {figures}; onnx / torch = {ratio:.2f}")
+        print(
+            f"{what}: {figures}; times torch: "
+            + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        )
 
 
 if __name__ == "__main__":

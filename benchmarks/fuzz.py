@@ -115,7 +115,7 @@ class Fuzz:
 
 def fuzz(model: Path, n: int, seed: int) -> dict[str, Any]:
     """The report of one run."""
-    oracle = Oracle(Tagger.load(model, device="cpu", backend="onnx", threads=1))
+    oracle = Oracle(Tagger.load(model, device="cpu", threads=1))
     how = servers.nametag(model, 2)
     with servers.started(*how, ready=servers.NAMETAG_READY, n_ready=2) as server:
         it = Fuzz(server, oracle, seed)
@@ -142,7 +142,7 @@ def fuzz(model: Path, n: int, seed: int) -> dict[str, Any]:
 
 def only(model: Path, seed: int, number: int) -> None:
     """Prints one mutant, and what comes back."""
-    oracle = Oracle(Tagger.load(model, device="cpu", backend="onnx", threads=1))
+    oracle = Oracle(Tagger.load(model, device="cpu", threads=1))
     how = servers.nametag(model, 1)
     with servers.started(*how, ready=servers.NAMETAG_READY, n_ready=1) as server:
         print(*mutant(seed, number), sep="\n")

@@ -34,7 +34,7 @@ def rate_per_s(model: Path, sentences: Sequence[str], processes: int, seconds: f
 
 def _tag(model: Path, sentences: list[str], seconds: float, barrier: Barrier, rates: Queue[float]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    tagger = Tagger.load(model, device="cpu", backend="onnx", threads=1)
+    tagger = Tagger.load(model, device="cpu", threads=1)
 
     def once() -> int:
         tagger.tag_all([tagger.tokenise(sentence).texts for sentence in sentences])

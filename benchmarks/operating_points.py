@@ -53,7 +53,7 @@ class Nametag:
     """A model folder, as benchmarks.peers.System."""
 
     def __init__(self, folder: Path) -> None:
-        self.tagger = Tagger.load(folder, device="cpu", backend="onnx", threads=1)
+        self.tagger = Tagger.load(folder, device="cpu", threads=1)
         config = self.tagger.config
         self.about = {
             "name": folder.name,

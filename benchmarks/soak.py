@@ -327,7 +327,7 @@ def soak(model: Path, data: Path, seconds: float, seed: int) -> dict[str, Any]:
     """The report of one soak."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # writing after a reset is what we are here for
     found = texts.real_sentences(data, seed)
-    oracle = Oracle(Tagger.load(model, device="cpu", backend="onnx", threads=1))
+    oracle = Oracle(Tagger.load(model, device="cpu", threads=1))
     with (
         place(model) as where,
         servers.started(

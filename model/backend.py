@@ -1,7 +1,9 @@
-"""Two ways to compute the network; both give the same answers (tests/test_backend.py).
+"""Three ways to compute the network; all give the same answers (tests/test_backend.py).
 
-ONNX Runtime runs the exported graphs on a CPU and needs no torch. torch defines the model, and
-runs it on a GPU. Shapes: B sentences, T tokens in the longest, N word types, D features, K labels.
+ONNX Runtime runs the exported graphs on a CPU and needs no torch. The kernel (model/kernel.c) takes
+the int8 recurrence from it, where that was compiled. torch defines the model, and runs it on a GPU.
+
+    B sentences, T tokens in the longest, N word types, D features, K labels.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model import kernel
 from model.artefact import Artefact, ArtefactError
 from model.features import PAD_ID, WordTypes
 from model.wordpiece import Layout
@@ -24,7 +27,7 @@ Floats = NDArray[np.floating]
 Rows = NDArray[np.int64]
 WORD_TYPES_GRAPH, SENTENCES_GRAPH = "word_types.onnx", "sentences.onnx"
 DEVICES = ("auto", "cpu", "cuda")
-BACKENDS = ("auto", "onnx", "torch")
+BACKENDS = ("auto", "kernel", "onnx", "torch")
 
 
 class Backend(Protocol):
@@ -68,6 +71,7 @@ class OnnxBackend:
     """The exported graphs on the CPU. ``threads``: intra-op threads of this process."""
 
     name, device = "onnx", "cpu"
+    _runs_sentences = True
 
     def __init__(self, artefact: Artefact, threads: int = 1) -> None:
         import onnxruntime
@@ -93,7 +97,8 @@ class OnnxBackend:
         if self._is_int8:
             self.n_features, self.dtype = network.n_directions * 4 * network.hidden_dim, np.float16
         self._word_types = session(WORD_TYPES_GRAPH)
-        self._sentences = session(SENTENCES_GRAPH)
+        if self._runs_sentences:
+            self._sentences = session(SENTENCES_GRAPH)
         # A graph takes only what its network looks at.
         self._takes = {value.name: value.shape for value in self._word_types.get_inputs()}
         # Older graphs take words of CHAR_WINDOW characters only.
@@ -147,6 +152,41 @@ class OnnxBackend:
 
     def free_memory(self) -> None:
         pass
+
+
+class KernelBackend(OnnxBackend):
+    """Word types by ONNX Runtime, and the int8 recurrence over them by model/kernel.c."""
+
+    name = "kernel"
+    _runs_sentences = False
+
+    def __init__(self, artefact: Artefact, threads: int = 1) -> None:
+        super().__init__(artefact, threads)
+        self._recurrence = _recurrence_of(artefact)
+
+    def emissions(self, features: Floats, rows: Rows, lengths: Rows, layout: Layout | None = None) -> Array:
+        assert layout is None  # int8_recurrence goes without a context encoder
+        return self._recurrence.emissions(features, rows, lengths)
+
+
+def _recurrence_of(artefact: Artefact) -> kernel.Recurrence:
+    """Raises ValueError where the kernel is not for this machine or network."""
+    network = artefact.config.network
+    if not network.int8_recurrence:
+        raise ValueError("the kernel is for networks with an int8 recurrence")
+    n, hidden = network.n_directions, network.hidden_dim
+    # torch's order of gates is i, f, g, o; that of the exported word types, and so the kernel's, ONNX's.
+    tables = [artefact.tables[f"layers.0.{d}.weight_hh_l0"] for d in range(n)]
+    rows = np.stack([table.rows for table in tables]).reshape(n, 4, hidden, hidden)
+    scales = np.stack([table.scales for table in tables]).reshape(n, 4, hidden)
+    order = [0, 3, 1, 2]
+    output = artefact.weights["output.weight"]
+    return kernel.Recurrence(
+        rows[:, order].reshape(n, 4 * hidden, hidden),
+        scales[:, order].reshape(n, 4 * hidden),
+        output.reshape(-1, n, hidden).swapaxes(0, 1),
+        artefact.weights["output.bias"],
+    )
 
 
 class TorchBackend:
@@ -229,10 +269,18 @@ def usable_cpus() -> int:
     return cpus
 
 
+def _cpu_backend(artefact: Artefact, threads: int) -> Backend:
+    try:
+        return KernelBackend(artefact, threads)
+    except ValueError:
+        return OnnxBackend(artefact, threads)
+
+
 def choose_backend(
     artefact: Artefact, *, device: str = "auto", backend: str = "auto", threads: int = 1
 ) -> Backend:
-    """The backend to serve from: CUDA through torch where there is one, else ONNX Runtime.
+    """The backend to serve from: CUDA through torch where there is one, else the kernel where it was
+    compiled and is for this machine and network, else ONNX Runtime.
 
     Raises ValueError for an unknown name, or a device or library that is not there.
     """
@@ -240,21 +288,25 @@ def choose_backend(
         raise ValueError(f"device {device!r} is not one of {DEVICES}")
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {BACKENDS}")
-    if device == "cuda" and backend == "onnx":
-        raise ValueError("backend 'onnx' serves from the CPU: device 'cuda' needs backend 'torch'")
-    if backend == "onnx" or (device == "cpu" and backend == "auto"):
+    if device == "cuda" and backend in ("kernel", "onnx"):
+        raise ValueError(f"backend {backend!r} serves from the CPU: device 'cuda' needs backend 'torch'")
+    if backend == "kernel":
+        return KernelBackend(artefact, threads)
+    if backend == "onnx":
         return OnnxBackend(artefact, threads)
+    if device == "cpu" and backend == "auto":
+        return _cpu_backend(artefact, threads)
     try:
         import torch
     except ImportError:
         if device == "auto" and backend == "auto":
-            return OnnxBackend(artefact, threads)
+            return _cpu_backend(artefact, threads)
         raise ValueError(f"device {device!r} with backend {backend!r} needs torch") from None
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ValueError("device 'cuda' was asked for, and torch finds no CUDA device")
     if device == "auto" and backend == "auto" and not has_cuda:
-        return OnnxBackend(artefact, threads)
+        return _cpu_backend(artefact, threads)
     on_cuda = has_cuda and device != "cpu"
     if not on_cuda:
         torch.set_num_threads(threads)

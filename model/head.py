@@ -1,4 +1,5 @@
-"""Emissions in; the best legal label sequence and exact probabilities out. NumPy only.
+"""Emissions in; the best legal label sequence and exact probabilities out. NumPy, and the kernel where
+it was compiled: its sums are these, a sentence at a time.
 
 Both heads are one chain: score(y) = start[y_1] + sum of emissions + sum of transitions[y_t, y_t+1]
 + end[y_T], over the sequences that IOB2 allows. The softmax head's transitions are all 0; the
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import mul
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from model import kernel
 from model.labels import OUTSIDE, LabelScheme, Span, labels_of, spans_of
 
 Floats = NDArray[np.float64]
@@ -29,9 +32,9 @@ _Types = dict[str, tuple[int, int]]  # entity type → ids of B- and I-
 _LOWEST = -500.0  # exp(_LOWEST) is still a normal float64: no probability becomes 0 / 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
-    """Log scores between labels, the illegal moves included."""
+    """Log scores between labels, the illegal moves included. Equal to itself alone."""
 
     start: Floats  # (K,)
     transitions: Floats  # (K, K), from row to column
@@ -125,10 +128,26 @@ def _best_path_alone(emissions: Floats, start: Floats, transitions: Floats, end:
     return path[::-1]
 
 
+@lru_cache(maxsize=64)
+def _cooled(chain: Chain, temperature: float) -> Chain:
+    return Chain(*(x / temperature for x in (chain.start, chain.transitions, chain.end)))
+
+
+@lru_cache(maxsize=64)
+def _hard(chain: Chain) -> Chain:
+    """The illegal moves at -inf: no emission, however extreme, may make up for one in a path."""
+    start, transitions = (np.where(x > ILLEGAL / 2, x, -np.inf) for x in (chain.start, chain.transitions))
+    return Chain(start, transitions, chain.end)
+
+
+@lru_cache(maxsize=64)
+def _masses(chain: Chain) -> Chain:
+    return Chain(*(np.exp(x) for x in (chain.start, chain.transitions, chain.end)))
+
+
 def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> NDArray[np.int64]:
     """The most probable label ids (B, T); past a sentence's length they mean nothing. Viterbi 1967."""
-    # Here no emission, however extreme, may make up for an illegal move.
-    start, transitions = (np.where(x > ILLEGAL / 2, x, -np.inf) for x in (chain.start, chain.transitions))
+    start, transitions = _hard(chain).start, _hard(chain).transitions
     if len(lengths) == 1:
         # Of a few numbers a step, plain Python is twice as fast as NumPy.
         path = np.zeros(emissions.shape[:2], dtype=np.int64)
@@ -285,10 +304,19 @@ def decode(
     """
     scores = np.asarray(emissions, dtype=np.float64)
     n_tokens = np.asarray(lengths, dtype=np.int64)
-    path = best_path(scores, n_tokens, chain)
-    cooled = Chain(*(x / temperature for x in (chain.start, chain.transitions, chain.end)))
-    marginals, suffixes = messages(scores / temperature, n_tokens, cooled)
-    moves: _Rows = np.exp(cooled.transitions).tolist()
+    cooled = _cooled(chain, temperature)
+    masses = _masses(cooled)
+    if kernel.sums_chains(scores.shape[2]):
+        hard = _hard(chain)
+        path, marginals, suffixes = kernel.chain_sums(
+            scores, n_tokens,
+            (hard.start, hard.transitions, hard.end),
+            (masses.start, masses.transitions, masses.end), temperature,
+        )  # fmt: skip
+    else:
+        path = best_path(scores, n_tokens, chain)
+        marginals, suffixes = messages(scores / temperature, n_tokens, cooled)
+    moves: _Rows = masses.transitions.tolist()
     names = scheme.labels
     types = {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold

@@ -121,7 +121,9 @@ class Settings:
         120.0, _seconds(above=0.001), "in which all workers must have loaded a model, or none serves it"
     )
     device: str = _setting("auto", _one_of(DEVICES), "where to compute")
-    backend: str = _setting("auto", _one_of(BACKENDS), "what computes: auto is ONNX Runtime on a CPU")
+    backend: str = _setting(
+        "auto", _one_of(BACKENDS), "what computes: on a CPU auto is the kernel, or ONNX Runtime"
+    )
     workers: int = _setting(
         0,
         _whole(0, 256),

@@ -358,7 +358,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
     ("options", "message"),
     [
         ({"device": "tpu"}, r"device 'tpu' is not one of \('auto', 'cpu', 'cuda'\)"),
-        ({"backend": "jax"}, r"backend 'jax' is not one of \('auto', 'onnx', 'torch'\)"),
+        ({"backend": "jax"}, r"backend 'jax' is not one of \('auto', 'kernel', 'onnx', 'torch'\)"),
         ({"device": "cuda", "backend": "onnx"}, "device 'cuda' needs backend 'torch'"),
     ],
 )

@@ -1,0 +1,357 @@
+/* The int8 recurrence and the chain's sums, of a batch whose sentences are computed one beside the
+ * other and never together: what one gets does not depend on the others, to the last bit.
+ *
+ * Beside ONNX Runtime, which runs a graph of some fifteen operators a step, each with its own set-up:
+ * here a step is one walk over the weights, which stay in the second-level cache. Plain C, with
+ * GCC's or Clang's intrinsics for x86-64; elsewhere nametag_level() is 0, and only the chain's sums are here.
+ * Called from model/kernel.py, which says what the arrays are.
+ *
+ *     B sentences   T tokens in the longest   H hidden units a direction   K labels
+ */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define API __declspec(dllexport)
+#else
+#define API __attribute__((visibility("default")))
+#endif
+
+#define SIDE 64     /* gates of a tile of weights */
+#define TOGETHER 4  /* sentences that share one walk over the weights */
+#define MOST_LABELS 64
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#if !defined(__clang__)
+/* Whatever the flags: the loop of activate() has to become one of vectors, which -O2, or regard for traps
+ * in comparisons, would prevent. */
+#pragma GCC optimize("O3", "no-trapping-math", "no-math-errno")
+#endif
+#include <immintrin.h>
+#define INLINE static inline __attribute__((always_inline))
+#define AVX2 __attribute__((target("avx2,fma,f16c")))
+#define VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+
+/* One network, of which nothing changes while it computes. */
+struct network {
+    int64_t hidden, directions, labels;
+    const int8_t *weights;      /* (directions, 4H / SIDE, H / 4, SIDE, 4), |w| <= 63 */
+    const float *scales;        /* (directions, 4H): of a product of state in 127ths and weight */
+    const int32_t *offsets;     /* (directions, 4H): 128 times the sum of a gate's weights */
+    const float *output;        /* (directions, K, H) */
+    const float *bias;          /* (K) */
+};
+
+/* exp(x) for -80 <= x <= 80, to 2 units in the last place. Cephes, expf.c: the method and its constants. */
+INLINE float exp_of(float x) {
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number, ties to even */
+    float whole = (x * 1.44269504088896341f + shift) - shift;
+    float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &p, 4);
+    bits += (int32_t)whole * (1 << 23);
+    memcpy(&p, &bits, 4);
+    return p;
+}
+
+INLINE float within(float x, float most) {
+    x = x < most ? x : most;
+    return x > -most ? x : -most;
+}
+
+/* What a step makes of the gates of one sentence and direction: i, o, f and g, H each. The three
+ * quotients are each of several: a division takes as long as an exponential. */
+INLINE void activate(int64_t hidden, const int32_t *restrict sums, const int32_t *restrict offsets,
+                     const float *restrict scales, const float *restrict given, float *restrict cell,
+                     float *restrict state, uint8_t *restrict rounded) {
+    const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;
+    for (int64_t j = 0; j < hidden; j++) {
+#define GATE(at) ((float)(sums[at] - offsets[at]) * scales[at] + given[at])
+        float in = 1.0f + exp_of(-within(GATE(j), 30.0f));
+        float out = 1.0f + exp_of(-within(GATE(j + o), 30.0f));
+        float forget = 1.0f + exp_of(-within(GATE(j + f), 30.0f));
+        float fresh = exp_of(-2.0f * within(GATE(j + g), 15.0f));
+#undef GATE
+        float c = cell[j] / forget + (1.0f - fresh) / (in * (1.0f + fresh));
+        float e = exp_of(-2.0f * within(c, 15.0f));
+        float h = (1.0f - e) / (out * (1.0f + e));
+        cell[j] = c;
+        state[j] = h;
+        float shifted = h * 127.0f + (12582912.0f + 128.0f);
+        int32_t bits;
+        memcpy(&bits, &shifted, 4);
+        rounded[j] = (uint8_t)(bits & 255); /* 127ths, ties to even, and 128 more */
+    }
+}
+
+INLINE float dot(int64_t n, const float *a, const float *b) {
+    float parts[16] = {0};
+    for (int64_t i = 0; i < n; i += 16)
+        for (int64_t j = 0; j < 16; j++) parts[j] += a[i + j] * b[i + j];
+    for (int64_t width = 8; width; width /= 2)
+        for (int64_t j = 0; j < width; j++) parts[j] += parts[j + width];
+    return parts[0];
+}
+
+/* sums (n, 4H) of rounded states (n, H) with one direction's weights. */
+#define SUMS_ARGUMENTS \
+    int64_t hidden, const int8_t *weights, const uint8_t *rounded, int32_t *sums
+
+VNNI INLINE void sums_vnni(int n, SUMS_ARGUMENTS) {
+    for (int64_t tile = 0; tile < 4 * hidden; tile += SIDE) {
+        __m512i sum[TOGETHER][4];
+        for (int b = 0; b < n; b++)
+            for (int v = 0; v < 4; v++) sum[b][v] = _mm512_setzero_si512();
+        for (int64_t k = 0; k < hidden; k += 4, weights += 4 * SIDE) {
+            __m512i w[4];
+            for (int v = 0; v < 4; v++) w[v] = _mm512_loadu_si512(weights + 64 * v);
+            for (int b = 0; b < n; b++) {
+                int32_t four;
+                memcpy(&four, rounded + b * hidden + k, 4);
+                __m512i s = _mm512_set1_epi32(four);
+                for (int v = 0; v < 4; v++) sum[b][v] = _mm512_dpbusd_epi32(sum[b][v], s, w[v]);
+            }
+        }
+        for (int b = 0; b < n; b++)
+            for (int v = 0; v < 4; v++)
+                _mm512_storeu_si512(sums + b * 4 * hidden + tile + 16 * v, sum[b][v]);
+    }
+}
+
+AVX2 INLINE void sums_avx2_pair(int n, SUMS_ARGUMENTS) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int64_t tile = 0; tile < 4 * hidden; tile += SIDE, weights += hidden * SIDE)
+        for (int half = 0; half < 2; half++) {
+            __m256i sum[2][4];
+#pragma GCC unroll 2
+            for (int b = 0; b < n; b++)
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++) sum[b][v] = _mm256_setzero_si256();
+            const int8_t *at = weights + 2 * SIDE * half;
+            for (int64_t k = 0; k < hidden; k += 4, at += 4 * SIDE)
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++) {
+                    __m256i w = _mm256_loadu_si256((const __m256i *)(at + 32 * v));
+#pragma GCC unroll 2
+                    for (int b = 0; b < n; b++) {
+                        int32_t four;
+                        memcpy(&four, rounded + b * hidden + k, 4);
+                        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(four), w);
+                        sum[b][v] = _mm256_add_epi32(sum[b][v], _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+#pragma GCC unroll 2
+            for (int b = 0; b < n; b++)
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++)
+                    _mm256_storeu_si256(
+                        (__m256i *)(sums + b * 4 * hidden + tile + 32 * half + 8 * v), sum[b][v]);
+        }
+}
+
+/* Two products of an unsigned byte and one of at most 63 fit into 16 bits. Of sixteen registers a pair of
+ * sentences takes eight for a quarter of a tile each. */
+AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
+    if (n > 2) {
+        sums_avx2_pair(n - 2, hidden, weights, rounded + 2 * hidden, sums + 8 * hidden);
+        n = 2;
+    }
+    sums_avx2_pair(n, hidden, weights, rounded, sums);
+}
+
+AVX2 INLINE void widen(int64_t n, const uint16_t *half, float *out) {
+    for (int64_t i = 0; i < n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(half + i))));
+}
+
+/* One direction of up to TOGETHER sentences, the longest first, from their first token (or last) to
+ * their last (or first). Adds to emissions (T, K) of each. */
+#define DIRECTION(NAME, TARGET, SUMS)                                                                \
+    TARGET static void NAME(const struct network *net, int64_t d, int n, const uint16_t *gates,      \
+                            const int64_t *const *rows, const int64_t *lengths,                      \
+                            float *const *emissions, float *scratch) {                               \
+        const int64_t H = net->hidden, K = net->labels, G = 4 * H;                                   \
+        const int8_t *weights = net->weights + d * G * H;                                            \
+        float *cell = scratch, *state = cell + TOGETHER * H, *given = state + H;                     \
+        int32_t *sums = (int32_t *)(given + G);                                                      \
+        uint8_t *rounded = (uint8_t *)(sums + TOGETHER * G);                                         \
+        memset(cell, 0, (size_t)(n * H) * sizeof(float));                                            \
+        memset(rounded, 128, (size_t)(n * H));                                                       \
+        for (int64_t t = 0; t < lengths[0]; t++) {                                                   \
+            while (lengths[n - 1] <= t) n--;                                                         \
+            switch (n) {                                                                             \
+                case 1: SUMS(1, H, weights, rounded, sums); break;                                   \
+                case 2: SUMS(2, H, weights, rounded, sums); break;                                   \
+                case 3: SUMS(3, H, weights, rounded, sums); break;                                   \
+                default: SUMS(4, H, weights, rounded, sums);                                         \
+            }                                                                                        \
+            for (int b = 0; b < n; b++) {                                                            \
+                int64_t at = d ? lengths[b] - 1 - t : t;                                             \
+                widen(G, gates + (rows[b][at] * net->directions + d) * G, given);                    \
+                activate(H, sums + b * G, net->offsets + d * G, net->scales + d * G, given,          \
+                         cell + b * H, state, rounded + b * H);                                      \
+                for (int64_t k = 0; k < K; k++)                                                      \
+                    emissions[b][at * K + k] += dot(H, state, net->output + (d * K + k) * H);        \
+            }                                                                                        \
+        }                                                                                            \
+    }
+
+DIRECTION(direction_vnni, VNNI, sums_vnni)
+DIRECTION(direction_avx2, AVX2, sums_avx2)
+
+/* How fast this processor can be made use of: 0 not at all, 1 AVX2, 2 AVX-512 with VNNI. */
+API int32_t nametag_level(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        return 2;
+    return 1;
+}
+
+/* emissions (B, T, K) for gates (…, directions, 4H), rows (B, T) of them and lengths (B). ``order``: the
+ * sentences, the longest first. Returns 0, or 1 where there is no memory. */
+API int32_t nametag_emissions(const struct network *net, int32_t level, const uint16_t *gates,
+                              const int64_t *rows, const int64_t *lengths, const int64_t *order,
+                              int64_t n_sentences, int64_t n_steps, float *emissions) {
+    const int64_t H = net->hidden, K = net->labels;
+    const int64_t floats = (TOGETHER + 1) * H + 4 * H + TOGETHER * 4 * H;
+    float *scratch = malloc((size_t)(floats * (int64_t)sizeof(float) + TOGETHER * H));
+    if (!scratch) return 1;
+    for (int64_t i = 0; i < n_sentences * n_steps; i++)
+        memcpy(emissions + i * K, net->bias, (size_t)K * sizeof(float));
+    for (int64_t first = 0; first < n_sentences; first += TOGETHER) {
+        const int64_t *its_rows[TOGETHER];
+        int64_t its_lengths[TOGETHER];
+        float *its_emissions[TOGETHER];
+        int n = 0;
+        for (; n < TOGETHER && first + n < n_sentences; n++) {
+            int64_t b = order[first + n];
+            its_rows[n] = rows + b * n_steps;
+            its_lengths[n] = lengths[b];
+            its_emissions[n] = emissions + b * n_steps * K;
+        }
+        for (int64_t d = 0; d < net->directions; d++)
+            (level == 2 ? direction_vnni : direction_avx2)(
+                net, d, n, gates, its_rows, its_lengths, its_emissions, scratch);
+    }
+    free(scratch);
+    return 0;
+}
+
+#else
+
+API int32_t nametag_level(void) { return 0; }
+
+#endif
+
+/* The most probable labels (T) of one sentence's scores (T, K), by Viterbi; ``pointers`` (T, K) is scratch. */
+static void best_path(int64_t n, int64_t K, const double *scores, const double *start, const double *moves,
+                      const double *end, int64_t *pointers, int64_t *path) {
+    double best[MOST_LABELS], next[MOST_LABELS];
+    for (int64_t k = 0; k < K; k++) best[k] = scores[k] + start[k];
+    for (int64_t t = 1; t < n; t++) {
+        for (int64_t k = 0; k < K; k++) {
+            int64_t came = 0;
+            double most = best[0] + moves[k];
+            for (int64_t j = 1; j < K; j++) {
+                double arrived = best[j] + moves[j * K + k];
+                if (arrived > most) most = arrived, came = j;
+            }
+            pointers[t * K + k] = came;
+            next[k] = scores[t * K + k] + most;
+        }
+        memcpy(best, next, sizeof best);
+    }
+    int64_t last = 0;
+    for (int64_t k = 1; k < K; k++)
+        if (best[k] + end[k] > best[last] + end[last]) last = k;
+    path[n - 1] = last;
+    for (int64_t t = n - 1; t > 0; t--) path[t - 1] = pointers[t * K + path[t]];
+}
+
+/* One direction of forward-backward: a step's message is the sum over where it came from, scaled to 1. */
+static void message(int64_t K, const double *before, const double *moves, int64_t from, int64_t to,
+                    const double *potential, double *out) {
+    double total = 0;
+    for (int64_t k = 0; k < K; k++) {
+        double sum = 0;
+        for (int64_t j = 0; j < K; j++) sum += before[j] * moves[j * from + k * to];
+        out[k] = sum * potential[k];
+        total += out[k];
+    }
+    for (int64_t k = 0; k < K; k++) out[k] /= total;
+}
+
+/* Of emissions (B, T, K): the best path (B, T), and under the chain at ``temperature`` the marginals and
+ * the suffixes, (B, T, K) each, as model.head.messages has them. Scores of the chain are logarithms,
+ * -inf in the path's where a move is not allowed. Returns 0, or 1 where there is no memory. */
+API int32_t nametag_chain(const double *emissions, const int64_t *lengths, int64_t n_sentences, int64_t n_steps,
+                          int64_t K, const double *start, const double *moves, const double *end,
+                          const double *start_mass, const double *moves_mass, const double *end_mass,
+                          double temperature, int64_t *path, double *marginals, double *suffixes) {
+    int64_t *pointers = malloc((size_t)(n_steps * K) * sizeof *pointers);
+    double *potentials = malloc((size_t)(n_steps * K) * sizeof *potentials);
+    if (!pointers || !potentials) {
+        free(pointers);
+        free(potentials);
+        return 1;
+    }
+    for (int64_t b = 0; b < n_sentences; b++) {
+        const int64_t n = lengths[b], at = b * n_steps * K;
+        double *forward = marginals + at, *backward = suffixes + at;
+        best_path(n, K, emissions + at, start, moves, end, pointers, path + b * n_steps);
+        for (int64_t t = 0; t < n; t++) {
+            const double *score = emissions + at + t * K;
+            double most = score[0];
+            for (int64_t k = 1; k < K; k++) most = score[k] > most ? score[k] : most;
+            for (int64_t k = 0; k < K; k++) {
+                /* exp(-500) is still a normal number: no probability becomes 0 / 0. */
+                double x = (score[k] - most) / temperature;
+                potentials[t * K + k] = exp(x > -500.0 ? x : -500.0);
+            }
+        }
+        double edge[MOST_LABELS];
+        for (int64_t t = 0; t < n; t++) {
+            const double *potential = potentials + t * K;
+            if (t) {
+                message(K, forward + (t - 1) * K, moves_mass, K, 1, potential, forward + t * K);
+            } else {
+                double total = 0;
+                for (int64_t k = 0; k < K; k++) total += edge[k] = start_mass[k] * potential[k];
+                for (int64_t k = 0; k < K; k++) forward[k] = edge[k] / total;
+            }
+        }
+        for (int64_t t = n - 1; t >= 0; t--) {
+            const double *potential = potentials + t * K;
+            if (t < n - 1) {
+                message(K, backward + (t + 1) * K, moves_mass, 1, K, potential, backward + t * K);
+            } else {
+                double total = 0;
+                for (int64_t k = 0; k < K; k++) total += edge[k] = end_mass[k] * potential[k];
+                for (int64_t k = 0; k < K; k++) backward[t * K + k] = edge[k] / total;
+            }
+        }
+        for (int64_t t = 0; t < n; t++) {
+            double total = 0;
+            for (int64_t k = 0; k < K; k++) {
+                forward[t * K + k] *= backward[t * K + k] / potentials[t * K + k];
+                total += forward[t * K + k];
+            }
+            for (int64_t k = 0; k < K; k++) forward[t * K + k] /= total;
+        }
+    }
+    free(pointers);
+    free(potentials);
+    return 0;
+}
