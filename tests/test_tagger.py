@@ -135,6 +135,20 @@ def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
     assert_same(together[:700], one_by_one)
 
 
+def test_what_is_kept_of_word_types_is_never_copied_to_another_place(monkeypatch):
+    """Copying it took 0.2 s, in which nobody was answered."""
+    monkeypatch.setattr(tagger_module, "_CACHED_TYPES", 2_000)
+    tagger = a_tagger()
+    place = tagger._features
+    for i in range(0, 9_000, 100):  # it is full, and begins again, four times
+        tagger.tag([[f"w{n}" for n in range(i, i + 100)]])
+        assert tagger._features is place
+    tagger.tag([[f"x{n}" for n in range(3_000)]])  # more at once than are kept
+    assert len(tagger._features) == 3_001
+    tagger.tag([["Harry", "left"]])
+    assert len(tagger._features) == 2_000
+
+
 def test_a_backend_that_fails_once_leaves_the_tagger_usable():
     class Failing(OnnxBackend):
         fails = True
