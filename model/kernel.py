@@ -40,11 +40,19 @@ def _library() -> Any:
             try:
                 found = ctypes.CDLL(str(path))
                 found.nametag_level.restype = ctypes.c_int32
-                found.nametag_chain.restype = ctypes.c_int32
+                _declare(found.nametag_chain, "aa nnn aaa aaa d aaa")
             except (OSError, AttributeError):
                 return None
             return found
     return None
+
+
+def _declare(function: Any, arguments: str) -> None:
+    """``arguments``: a an address, n a size, i a small number, d a float. Declared, numbers are passed as
+    they are, which takes a third of the time that ctypes' own objects do."""
+    kinds = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "i": ctypes.c_int32, "d": ctypes.c_double}
+    function.argtypes = [kinds[kind] for kind in arguments.replace(" ", "")]
+    function.restype = ctypes.c_int32
 
 
 @cache
@@ -95,7 +103,7 @@ class Recurrence:
         addresses = [_address(array) for array in self._arrays]
         self._network = _Network(hidden, directions, self.n_labels, *addresses)
         self._compute = _library().nametag_emissions
-        self._compute.restype = ctypes.c_int32
+        _declare(self._compute, "a i aaaa nn a")
         self._row = directions * gates
 
     def emissions(
@@ -110,12 +118,9 @@ class Recurrence:
         order = np.argsort(-lengths, kind="stable")
         out = np.empty((*rows.shape, self.n_labels), dtype=np.float32)
         failed = self._compute(
-            ctypes.byref(self._network),
-            ctypes.c_int32(self._level),
-            *(ctypes.c_void_p(_address(array)) for array in (gates, rows, lengths, order)),
-            *(ctypes.c_int64(size) for size in rows.shape),
-            ctypes.c_void_p(_address(out)),
-        )
+            ctypes.addressof(self._network), self._level,
+            _address(gates), _address(rows), _address(lengths), _address(order), *rows.shape, _address(out),
+        )  # fmt: skip
         if failed:
             raise MemoryError("the recurrence's scratch memory")
         return out
@@ -143,14 +148,11 @@ def chain_sums(
     path = np.zeros((n_sentences, n_steps), dtype=np.int64)
     marginals, suffixes = np.zeros((2, *emissions.shape))
     given = [np.ascontiguousarray(array) for array in (emissions, lengths, *scores, *masses)]
-    pointers = [ctypes.c_void_p(_address(array)) for array in given]
+    pointers = [_address(array) for array in given]
     failed = _library().nametag_chain(
-        *pointers[:2],
-        *(ctypes.c_int64(size) for size in (n_sentences, n_steps, n_labels)),
-        *pointers[2:],
-        ctypes.c_double(temperature),
-        *(ctypes.c_void_p(_address(array)) for array in (path, marginals, suffixes)),
-    )
+        *pointers[:2], n_sentences, n_steps, n_labels, *pointers[2:], temperature,
+        _address(path), _address(marginals), _address(suffixes),
+    )  # fmt: skip
     if failed:
         raise MemoryError("the chain's scratch memory")
     return path, marginals, suffixes

@@ -111,7 +111,7 @@ class Tagger:
         """Tags any number of sentences, in batches of similar length; answers in the given order.
 
         ``max_batch_tokens`` bounds a batch's padded tokens; a longer sentence is a batch by itself.
-        In microseconds a word of en-person: 7.6 at 512, 6.5 at 1,024, 5.7 at 2,048, 5.4 at 4,096.
+        In microseconds a word of en-person: 4.2 at 256, 3.9 at 1,024, 3.6 at 2,048, 3.5 at 4,096.
         """
         answers: list[Tagged] = [Tagged([], [], [])] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))

@@ -3,10 +3,12 @@
     submit() ─► inbox ─► Backlog.take() ─► the thread: tag_batch(items) ─► each request's future
 
 There is no timer: a lone request goes at once, and while one batch computes, what arrives forms
-the next. Admission is bounded in requests and in tokens; both count until they are answered.
-Modelled on the queue of text-embeddings-inference (core/src/queue.rs), with two things it has
-not: requests of many items are served in turns, and a failing batch is bisected, so that only
-the guilty item's request fails.
+the next. What is computed sooner than another thread wakes up is computed on the event loop itself:
+what came in one turn of it, together, where that is little and the thread has nothing to do.
+
+Admission is bounded in requests and in tokens; both count until they are answered. Modelled on the
+queue of text-embeddings-inference (core/src/queue.rs), with two things it has not: requests of many
+items are served in turns, and a failing batch is bisected, so that only the guilty item's request fails.
 
 Knows nothing of HTTP, text or a network: ``tag_batch`` is any function from a list to a list as
 long, and ``length`` says how many tokens an item has.
@@ -101,7 +103,7 @@ def _similar(shorter: int, longer: int) -> bool:
 
 
 class Observer(Protocol):
-    """Is told, on the batcher's thread, what it does. To be quick: whatever waits, waits for it too.
+    """Is told what the batcher does, by whoever does it. To be quick: whatever waits, waits for it too.
 
     ``caller`` is what ``submit`` was given. What an observer raises is dropped.
     """
@@ -235,7 +237,8 @@ class Batcher(Generic[Item, Result]):
     """One inference thread and what waits for it. Its methods belong to one event loop.
 
     ``is_out_of_memory`` recognises the device's own error: the batch budget is then halved for
-    good, ``free_memory`` called, and the batch tried again in halves.
+    good, ``free_memory`` called, and the batch tried again in halves. ``max_tokens_at_once``: of what is
+    computed on the event loop, which nothing else can use meanwhile.
     """
 
     def __init__(
@@ -246,6 +249,7 @@ class Batcher(Generic[Item, Result]):
         max_batch_tokens: int,
         max_queue_requests: int,
         max_queue_tokens: int,
+        max_tokens_at_once: int = 0,
         clock: Callable[[], float] = time.monotonic,
         is_out_of_memory: Callable[[Exception], bool] = lambda _: False,
         free_memory: Callable[[], None] = lambda: None,
@@ -257,6 +261,7 @@ class Batcher(Generic[Item, Result]):
         self.max_batch_tokens = max_batch_tokens
         self._max_queue_requests = max_queue_requests
         self._max_queue_tokens = max_queue_tokens
+        self._max_tokens_at_once = max_tokens_at_once
         self._clock = clock
         self._is_out_of_memory = is_out_of_memory
         self._free_memory = free_memory
@@ -266,10 +271,13 @@ class Batcher(Generic[Item, Result]):
         self._open: set[Job[Item, Result]] = set()  # accepted and not answered
         self._n_tokens = 0
         self._closing = False
+        self._little: list[Job[Item, Result]] = []  # of this turn of the loop
         # The thread's side. SimpleQueue is the only thing that both sides change.
         self._inbox: SimpleQueue[Job[Item, Result] | None] = SimpleQueue()
-        self._busy_since: float | None = None
         self._died = False
+        # Both sides': whoever computes holds the lock.
+        self._computing = threading.Lock()
+        self._busy_since: float | None = None
 
     def start(self) -> None:
         """Starts the thread; called on the event loop that will submit."""
@@ -349,7 +357,12 @@ class Batcher(Generic[Item, Result]):
         if deadline < math.inf:
             job.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, job)
         future.add_done_callback(lambda _: self._release(job))
-        self._inbox.put(job)
+        if job.n_held_tokens <= self._max_tokens_at_once:
+            if not self._little:
+                self._loop.call_soon(self._compute_little)
+            self._little.append(job)
+        else:
+            self._inbox.put(job)
         return future
 
     async def close(self, timeout_s: float | None = None) -> None:
@@ -357,9 +370,7 @@ class Batcher(Generic[Item, Result]):
 
         What is not finished after ``timeout_s`` fails with ClosedError.
         """
-        if not self._closing:
-            self._closing = True
-            self._inbox.put(None)
+        self._stop_taking()
         try:
             await asyncio.wait_for(self._stopped.wait(), timeout_s)
         except TimeoutError:
@@ -370,13 +381,48 @@ class Batcher(Generic[Item, Result]):
 
     def abandon(self) -> None:
         """Fails what is not answered yet with ClosedError, and takes no more work."""
-        if not self._closing:
-            self._closing = True
-            self._inbox.put(None)
+        self._stop_taking()
         for job in list(self._open):
             self._fail(job, ClosedError("gave up waiting for the batch to end"))
 
     # On the event loop
+
+    def _stop_taking(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._hand_over()
+            self._inbox.put(None)
+
+    def _hand_over(self) -> None:
+        """Leaves this turn's requests to the thread."""
+        for job in self._little:
+            self._inbox.put(job)
+        self._little = []
+
+    def _compute_little(self) -> None:
+        """This turn's requests, here, if they are little together and the thread is idle."""
+        batch = [
+            Place(job, index) for job in self._little if not job.future.done() for index in job.waiting
+        ]
+        if not batch:
+            self._little = []
+            return
+        longest = max([place.length for place in batch])
+        if longest * len(batch) > self._max_tokens_at_once or not self._computing.acquire(blocking=False):
+            self._hand_over()
+            return
+        try:
+            self._busy_since = now = self._clock()
+            self._tell_waits(batch, now)
+            results = self._results(batch)
+        except Exception:
+            self._hand_over()  # to be bisected there
+        else:
+            self._little = []
+            self._deliver(batch, results)
+        finally:
+            self._busy_since = None
+            self._computing.release()
 
     def _release(self, job: Job[Item, Result]) -> None:
         if job.timer is not None:
@@ -438,10 +484,11 @@ class Batcher(Generic[Item, Result]):
                 for each in late:
                     self._post(self._expire, each)
                 if batch:
-                    self._busy_since = now = self._clock()
-                    self._tell_waits(batch, now)
-                    self._answer(batch)
-                    self._busy_since = None
+                    with self._computing:
+                        self._busy_since = now = self._clock()
+                        self._tell_waits(batch, now)
+                        self._answer(batch)
+                        self._busy_since = None
                 elif stopping and not backlog:
                     return
         except BaseException:
@@ -466,6 +513,20 @@ class Batcher(Generic[Item, Result]):
         with contextlib.suppress(Exception):
             (self._observer.computed if is_done else self._observer.failed)(part, seconds)
 
+    def _results(self, part: list[Place[Item, Result]]) -> Sequence[Result]:
+        """Computes them. Raises what ``tag_batch`` does."""
+        began = self._clock()
+        is_done = False
+        try:
+            results = self._tag_batch([place.item for place in part])
+            if len(results) != len(part):
+                raise RuntimeError(f"{len(part)} items in, {len(results)} results out")
+            is_done = True
+        finally:
+            # Before the callers are told: what they see answered has been counted.
+            self._tell(is_done, part, self._clock() - began)
+        return results
+
     def _answer(self, batch: list[Place[Item, Result]]) -> None:
         """Computes a batch and delivers its results; where it fails, its halves by themselves."""
         parts = [batch]
@@ -474,13 +535,9 @@ class Batcher(Generic[Item, Result]):
             part = [place for place in parts.pop() if not place.job.future.done()]
             if not part:
                 continue
-            began = self._clock()
             try:
-                results = self._tag_batch([place.item for place in part])
-                if len(results) != len(part):
-                    raise RuntimeError(f"{len(part)} items in, {len(results)} results out")
+                results = self._results(part)
             except Exception as error:  # a bad batch fails its own callers, never the thread
-                self._tell(False, part, self._clock() - began)
                 out_of_memory = self._is_out_of_memory(error)
                 if out_of_memory:
                     self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
@@ -494,6 +551,4 @@ class Batcher(Generic[Item, Result]):
                 else:
                     self._post(self._fail, part[0].job, error)
             else:
-                # Before the callers are told: what they see answered has been counted.
-                self._tell(True, part, self._clock() - began)
                 self._post(self._deliver, part, results)

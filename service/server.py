@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.acceptor import Acceptor
 from service.admission import Admission
 from service.log import LOGGER
+from service.memory import Collector
 from service.metrics import Metrics
 from service.problems import MEDIA_TYPE
 from service.refusal import Refusal
@@ -189,10 +190,11 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 
 class Lookout:
-    """Tells the admission how late the event loop is, until closed."""
+    """Tells the admission how late the event loop is, and the collector who waits, until closed."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self._collector = Collector()
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time()
         self._look()
@@ -200,7 +202,8 @@ class Lookout:
     def _look(self) -> None:
         now = self._loop.time()
         self._admission.looked(now - self._due)
-        self._due = now + _LOOK_S
+        self._collector.look(now, self._admission.n_requests)
+        self._due = self._loop.time() + _LOOK_S
         self._next = self._loop.call_at(self._due, self._look)
 
     def close(self) -> None:

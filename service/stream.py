@@ -310,7 +310,7 @@ class Stream:
             return self._refused(entry, queued)
         try:
             with said_as_problems():
-                found = for_each(queued.cuts, await queued.future, queued.model)
+                found = for_each(queued.cuts, iter(await queued.future), queued.model)
 
             def line() -> bytes:
                 content = answer_bytes(queued.cuts, found, queued.unit, queued.model)

@@ -374,16 +374,19 @@ STEP = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(
-    steps=st.lists(STEP, max_size=30), budget=st.integers(1, 90), ends=st.sampled_from(["close", "abandon"])
+    steps=st.lists(STEP, max_size=30),
+    budget=st.integers(1, 90),
+    ends=st.sampled_from(["close", "abandon"]),
+    at_once=st.sampled_from([0, 0, 15, 60]),
 )
-async def test_every_future_resolves_and_never_with_anothers_value(steps, budget, ends):
+async def test_every_future_resolves_and_never_with_anothers_value(steps, budget, ends, at_once):
     """Any interleaving of submitting, cancelling, failing, deadlines and closing."""
     turns = threading.Semaphore(0)
     now = 0.0
     open_wide = threading.Event()
 
     def tag_batch(items):
-        if not open_wide.is_set():
+        if not open_wide.is_set() and threading.current_thread() is not threading.main_thread():
             turns.acquire()
         if any(kind == "boom" for _, kind, _ in items):
             raise ValueError("boom")
@@ -391,7 +394,7 @@ async def test_every_future_resolves_and_never_with_anothers_value(steps, budget
 
     queue = Batcher(
         tag_batch, length=lambda item: item[0], max_batch_tokens=budget, max_queue_requests=6,
-        max_queue_tokens=300, clock=lambda: now,
+        max_queue_tokens=300, max_tokens_at_once=at_once, clock=lambda: now,
     )  # fmt: skip
     queue.start()
     submitted = []
@@ -430,3 +433,93 @@ async def test_every_future_resolves_and_never_with_anothers_value(steps, budget
             assert outcome == [("done", key) for _, _, key in items]
             assert all(kind == "fine" for _, kind, _ in items)
     assert (queue.n_waiting_requests, queue.n_waiting_tokens) == (0, 0)
+
+
+# What is computed on the event loop
+
+
+class Here(Worker):
+    """Also says on which thread each batch was computed."""
+
+    def __init__(self, held=False):
+        super().__init__(held)
+        self.threads = []
+
+    def __call__(self, items):
+        self.threads.append(threading.current_thread() is threading.main_thread())
+        return super().__call__(items)
+
+
+async def test_what_came_in_one_turn_of_the_loop_is_computed_there_together():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        futures = [queue.submit([c]) for c in ("a", "bb", "c")]
+        assert await asyncio.gather(*futures) == [["A"], ["BB"], ["C"]]
+        assert await queue.submit(["d" * 10]) == ["D" * 10]
+    assert worker.batches == [["a", "bb", "c"], ["d" * 10]]
+    assert worker.threads == [True, True]
+
+
+async def test_more_than_that_together_or_in_one_request_is_the_thread_s():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        await queue.submit(["a" * 11])
+        # Two of them, but for each a place of the longest.
+        await asyncio.gather(queue.submit(["bb"]), queue.submit(["c" * 6]))
+    assert worker.batches == [["a" * 11], ["bb", "c" * 6]]
+    assert worker.threads == [False, False]
+
+
+async def test_while_the_thread_computes_nothing_is_computed_beside_it():
+    worker = Here(held=True)
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        large = queue.submit(["a" * 11])
+        await worker.has_begun()
+        small = queue.submit(["b"])
+        await asyncio.sleep(0.01)
+        assert not small.done()
+        worker.release()
+        assert await small == ["B"]
+        await large
+    assert worker.threads == [False, False]
+
+
+async def test_a_bad_item_computed_on_the_loop_fails_alone():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=20) as queue:
+        good, bad, other = (queue.submit([item]) for item in ("a", "boom", "c"))
+        assert await good == ["A"]
+        assert await other == ["C"]
+        with pytest.raises(ValueError, match="boom"):
+            await bad
+        assert await queue.submit(["d"]) == ["D"]
+    assert worker.threads[0]
+    assert worker.threads[-1]
+
+
+async def test_what_was_cancelled_in_the_same_turn_is_not_computed():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        gone, stays = queue.submit(["a"]), queue.submit(["b"])
+        gone.cancel()
+        assert await stays == ["B"]
+        alone = queue.submit(["c"])
+        alone.cancel()
+        await asyncio.sleep(0.01)
+        assert queue.n_waiting_requests == queue.n_waiting_tokens == 0
+    assert worker.batches == [["b"]]
+
+
+async def test_closing_in_the_same_turn_finishes_what_was_accepted():
+    worker = Here()
+    queue = batcher(worker, max_tokens_at_once=10)
+    queue.start()
+    future = queue.submit(["a"])
+    await queue.close()
+    assert await future == ["A"]
+
+
+async def test_a_wedged_batch_of_the_loop_s_is_no_longer_seen_once_it_is_over():
+    async with batcher(Here(), max_tokens_at_once=10) as queue:
+        await queue.submit(["a"])
+        assert queue.busy_for_s() == 0.0
