@@ -1,8 +1,9 @@
 """Counts the requests being answered and the bytes they hold; refuses more than is allowed.
 
-How many are allowed follows from how late the event loop is. Its turn lasts as long as all that is
-answered in it, and a request waits for two or three turns: with 350 single sentences under way a turn
-takes 0.3 s on a busy core, and what is accepted beyond that is answered too late for anybody to care.
+How many are allowed follows from how late the event loop is, and from how long a model's queue is. The
+loop's turn lasts as long as all that is answered in it, and a request waits for two or three turns: with
+350 single sentences under way a turn takes 0.3 s on a busy core; 500 requests of 32 sentences wait in
+the queue for 4 s. What is accepted beyond that is answered too late for anybody to care.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ def overloaded(what: str, limit: str, maximum: int, actual: int) -> Problem:
 # A turn of the event loop that takes longer is too long, and so many requests are always allowed.
 LATE_S = 0.1
 LEAST_REQUESTS = 96
+# The same of the time until a request's first sentence is computed.
+QUEUE_S = 0.4
+LEAST_QUEUED = 16
 # How fast what is allowed follows, at each look.
 _LESS, _MORE = 0.75, 16
 
@@ -70,10 +74,11 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def looked(self, late_s: float) -> None:
-        """Allows fewer requests where the event loop is late, and else more, up to the setting."""
-        if late_s > LATE_S:
-            least = min(LEAST_REQUESTS, self.most_requests)
+    def looked(self, late_s: float, queue_s: float = 0.0) -> None:
+        """Allows fewer requests where the event loop is late, or the oldest request that waits for its
+        first batch was accepted ``queue_s`` ago; and else more, up to the setting."""
+        if late_s > LATE_S or queue_s > QUEUE_S:
+            least = min(LEAST_QUEUED if queue_s > QUEUE_S else LEAST_REQUESTS, self.most_requests)
             self.max_requests = max(least, int(_LESS * min(self.max_requests, self.n_requests + 1)))
         else:
             self.max_requests = min(self.most_requests, self.max_requests + _MORE)

@@ -310,6 +310,11 @@ class Batcher(Generic[Item, Result]):
             return math.inf
         return 0.0 if since is None else self._clock() - since
 
+    def oldest_wait_s(self) -> float:
+        """How long ago the oldest request was accepted of which nothing has been in a batch yet."""
+        now = self._clock()
+        return max([now - job.submitted for job in self._open if not job.has_begun], default=0.0)
+
     def check_room(self, n_tokens: int = 0) -> None:
         """Raises OverloadedError where a request of so many tokens would not be let in, or ClosedError.
 
@@ -498,14 +503,13 @@ class Batcher(Generic[Item, Result]):
             self._post(self._stop)
 
     def _tell_waits(self, batch: list[Place[Item, Result]], now: float) -> None:
-        if self._observer is None:
-            return
-        with contextlib.suppress(Exception):  # watching must not fail what is watched
-            for place in batch:
-                job = place.job
-                if not job.has_begun:
-                    job.has_begun = True
-                    self._observer.waited(job.caller, now - job.submitted)
+        for place in batch:
+            job = place.job
+            if not job.has_begun:
+                job.has_begun = True
+                if self._observer is not None:
+                    with contextlib.suppress(Exception):  # watching must not fail what is watched
+                        self._observer.waited(job.caller, now - job.submitted)
 
     def _tell(self, is_done: bool, part: list[Place[Item, Result]], seconds: float) -> None:
         if self._observer is None:

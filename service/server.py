@@ -190,10 +190,12 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 
 class Lookout:
-    """Tells the admission how late the event loop is, and the collector who waits, until closed."""
+    """Tells the admission how late the event loop and the queues are, and the collector how many wait,
+    until closed."""
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._admission = service.admission
         self._collector = Collector()
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time()
@@ -201,7 +203,7 @@ class Lookout:
 
     def _look(self) -> None:
         now = self._loop.time()
-        self._admission.looked(now - self._due)
+        self._admission.looked(now - self._due, self._service.oldest_wait_s())
         self._collector.look(now, self._admission.n_requests)
         self._due = self._loop.time() + _LOOK_S
         self._next = self._loop.call_at(self._due, self._look)
@@ -247,7 +249,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._beside.append(Lookout(self._service.admission))
+        self._beside.append(Lookout(self._service))
         for sock in sockets or ():
             self._beside.append(Acceptor(sock, self._protocol))
             host, port = sock.getsockname()[:2]

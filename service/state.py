@@ -79,6 +79,10 @@ class Service:
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
         self.metrics.close()
 
+    def oldest_wait_s(self) -> float:
+        """As Batcher.oldest_wait_s, of all models."""
+        return max([model.batcher.oldest_wait_s() for model in self.models.all], default=0.0)
+
     def check_accepting(self) -> None:
         """Raises Problem where new work is refused, whatever model it is for."""
         if self.is_draining:

@@ -46,6 +46,7 @@ class Running:
         batcher = self.service.models.find(None).batcher
         gate = Gate(batcher._tag_batch)
         batcher._tag_batch = gate
+        batcher._max_tokens_at_once = 0  # the event loop itself is not to be held up
         return gate
 
 

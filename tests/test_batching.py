@@ -361,6 +361,22 @@ async def test_an_observer_that_raises_harms_nobody():
         assert await queue.submit(["bob"]) == ["BOB"]
 
 
+async def test_the_oldest_wait_is_that_of_a_request_that_no_batch_has_come_to():
+    now = 0.0
+    worker = Worker(held=True)
+    async with batcher(worker, clock=lambda: now) as queue:
+        large = queue.submit(["a" * 60, "b" * 60])
+        await worker.has_begun()
+        now = 3.0
+        assert queue.oldest_wait_s() == 0.0  # some of it is being computed
+        small = queue.submit(["c"])
+        now = 5.0
+        assert queue.oldest_wait_s() == 2.0
+        worker.release()
+        await asyncio.gather(large, small)
+        assert queue.oldest_wait_s() == 0.0
+
+
 ITEM = st.tuples(st.integers(1, 30), st.sampled_from(["fine", "fine", "fine", "boom"]))
 STEP = st.one_of(
     st.tuples(st.just("submit"), st.lists(ITEM, max_size=12)),

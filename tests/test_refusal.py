@@ -11,7 +11,7 @@ from http.client import HTTPResponse
 
 import pytest
 
-from service.admission import LEAST_REQUESTS, Admission
+from service.admission import LEAST_QUEUED, LEAST_REQUESTS, Admission
 from service.problems import Problem
 from service.refusal import Refusal
 from tests.running import running
@@ -169,3 +169,12 @@ def test_a_late_event_loop_allows_fewer_requests_and_a_punctual_one_more():
     small = Admission(max_requests=3, max_bytes=1)
     small.looked(late_s=9)
     assert small.max_requests == 3
+
+
+def test_a_long_queue_lets_in_less_than_a_late_loop_does():
+    admission = Admission(512, 10**6)
+    for _ in range(50):
+        admission.looked(late_s=0.01, queue_s=1.0)
+    assert admission.max_requests == LEAST_QUEUED < LEAST_REQUESTS
+    admission.looked(late_s=0.01, queue_s=0.1)
+    assert admission.max_requests > LEAST_QUEUED

@@ -314,6 +314,7 @@ def test_what_a_version_has_begun_it_finishes_though_it_is_unloaded(service):
         return tag_batch(items)
 
     batcher._tag_batch = gate
+    batcher._max_tokens_at_once = 0
     with ThreadPoolExecutor(1) as other:
         asked = other.submit(version_of, service.client, "tiny@1")
         assert came.wait(30)

@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,21 +182,23 @@ def _cluster(scale: Scale) -> Iterator[Any]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     at = tempfile.mkdtemp(prefix="nametag-ray-") if own else ""
-    try:
-        for n_left in reversed(range(_TRIES if own else 1)):
-            try:
-                _connect(ray, scale, at)
-                break
-            except Exception as error:  # of any class, where it does not answer, or not in time
-                if not n_left:
-                    message = f"Ray: {' '.join(str(error).split())[:300]}"
-                    raise CliError(message, exit_code=1) from None
-                ray.shutdown()
-        yield ray
-    finally:
-        ray.shutdown()
-        if own:
-            shutil.rmtree(at, ignore_errors=True)
+    # stdout is for what was found, and Ray's words about processes that died, up to its end, are not.
+    with redirect_stdout(sys.stderr):
+        try:
+            for n_left in reversed(range(_TRIES if own else 1)):
+                try:
+                    _connect(ray, scale, at)
+                    break
+                except Exception as error:  # of any class, where it does not answer, or not in time
+                    if not n_left:
+                        message = f"Ray: {' '.join(str(error).split())[:300]}"
+                        raise CliError(message, exit_code=1) from None
+                    ray.shutdown()
+            yield ray
+        finally:
+            ray.shutdown()
+            if own:
+                shutil.rmtree(at, ignore_errors=True)
 
 
 def _connect(ray: Any, scale: Scale, at: str) -> None:
