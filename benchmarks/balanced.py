@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,13 @@ _PATIENCE_S = 60.0
 class Replica:
     """One process of the service, always on the same port. Started again as often as one likes."""
 
-    def __init__(self, name: str, model: Path, drain_delay_s: float) -> None:
+    def __init__(self, name: str, model: Path, drain_delay_s: float, cpu: int | None = None) -> None:
         self.name = name
         self._command, self.port, self._environment = servers.nametag(
             model, 1, drain_delay_s=drain_delay_s, access_log="off"
         )
+        if cpu is not None:
+            self._command = servers.on_cpu(cpu, self._command)
         self._running = ExitStack()
         self._server: servers.Server | None = None
 
@@ -41,6 +43,12 @@ class Replica:
                 self._command, self.port, self._environment, ready=servers.NAMETAG_READY, n_ready=1
             )
         )
+
+    @property
+    def server(self) -> servers.Server:
+        """Of a replica that was started."""
+        assert self._server is not None
+        return self._server
 
     def stop(self) -> int:
         """SIGTERM, which lets it finish. The exit code."""
@@ -99,18 +107,24 @@ def _program() -> str | None:
 
 @contextmanager
 def balanced(
-    model: Path, *, drain_delay_s: float, answer_within_s: float, config: Path = CONFIG
-) -> Iterator[tuple[Balancer, list[Replica]]]:
-    """Three replicas behind HAProxy, all of them up, until the block ends."""
+    model: Path, *, drain_delay_s: float, answer_within_s: float, config: Path = CONFIG,
+    cpus: Sequence[int] = (),
+) -> Iterator[tuple[Balancer, list[Replica]]]:  # fmt: skip
+    """Three replicas behind HAProxy, all of them up, until the block ends.
+
+    ``cpus``: as many replicas as these, at most three, each on its own; HAProxy finds the others down.
+    """
     program = _program()
     if program is None:
         raise ValueError("haproxy is not installed: apt-get install haproxy")
     balancer = Balancer()
-    replicas = [Replica(name, model, drain_delay_s) for name in NAMES]
+    on: Sequence[int | None] = cpus or [None] * len(NAMES)
+    replicas = [Replica(name, model, drain_delay_s, cpu) for name, cpu in zip(NAMES, on, strict=False)]
     own = {
         "BIND": f"127.0.0.1:{balancer.port}",
         "WATCH": f"127.0.0.1:{balancer.watch_port}",
         "ANSWER_WITHIN": f"{round(1000 * answer_within_s)}ms",
+        **{f"REPLICA_{n}": f"127.0.0.1:{servers.free_port()}" for n in range(1, 1 + len(NAMES))},
         **{f"REPLICA_{n}": f"127.0.0.1:{replica.port}" for n, replica in enumerate(replicas, 1)},
     }
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from benchmarks.figures import Sample, Schedule, Summary, percentile, summary
+from benchmarks.figures import Sample, Schedule, Summary, Times, percentile, summary
 
 LOST = -1
 UNANSWERED = 0
@@ -93,6 +93,7 @@ class Load:
     warm_s: float  # at the beginning, sent and not counted
     concurrency: int = 0  # of a closed loop
     rate_per_s: float = 0.0  # of an open loop
+    due_s: Sequence[float] = ()  # of an open loop whose requests are not evenly spaced: from its beginning
     first: int = 0  # which request to begin with
     good_within_s: float = 1.0
     drain_s: float = 10.0  # for answers still out at the end
@@ -108,6 +109,7 @@ class Outcome:
     late_p99_s: float  # how long after it was due a request was sent, in an open loop
     client_cpus: float  # CPU seconds a second that the client took
     answers: list[bytes] = field(default_factory=list)  # the first few bodies
+    samples: list[Sample] = field(default_factory=list)  # in the order in which they were due
 
 
 class Loop:
@@ -194,7 +196,9 @@ class Loop:
                 self._start(self._open())
             await asyncio.sleep(load.seconds)
         else:
-            await self._keep_sending(Schedule(load.rate_per_s, load.seconds))
+            await self._keep_sending(
+                Times(load.due_s, load.seconds) if load.due_s else Schedule(load.rate_per_s, load.seconds)
+            )
         self._sending = False
         took_s = time.perf_counter() - began_s
         cpus = (time.process_time() - began_cpu_s) / took_s
@@ -219,12 +223,13 @@ class Loop:
             0.0 if load.concurrency else percentile(self.lateness, 0.99),
             cpus,
             self.answers,
+            sorted(self.samples, key=lambda sample: sample.due_s),
         )
 
     def _is_waiting(self) -> bool:
         return bool(self._waiting) or any(one.is_waiting for one in self._connections)
 
-    async def _keep_sending(self, schedule: Schedule) -> None:
+    async def _keep_sending(self, schedule: Schedule | Times) -> None:
         """Sends each request when it is due, or else as soon as possible, and never fewer of them."""
         loop = asyncio.get_running_loop()
         began_s = time.perf_counter()
@@ -272,8 +277,8 @@ class Loop:
 
 def run(load: Load) -> Outcome:
     """Sends the load to the server on this machine, and returns when its answers are here."""
-    if bool(load.concurrency) == bool(load.rate_per_s):
-        raise ValueError("a load has either a concurrency or a rate")
+    if bool(load.concurrency) + bool(load.rate_per_s) + bool(load.due_s) != 1:
+        raise ValueError("a load has a concurrency, a rate or times: one of them is expected")
 
     async def one() -> Outcome:
         return await Loop(load).run()

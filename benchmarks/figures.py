@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,6 +75,24 @@ class Schedule:
         if elapsed_s < 0:
             return 0
         return min(self.n, math.floor(elapsed_s * self.rate_per_s + 1e-9) + 1)
+
+
+@dataclass(frozen=True)
+class Times:
+    """As ``Schedule``, of requests that are due at the times given, in order."""
+
+    times_s: Sequence[float]
+    seconds: float
+
+    @property
+    def n(self) -> int:
+        return len(self.times_s)
+
+    def due_s(self, number: int) -> float:
+        return self.times_s[number]
+
+    def n_due(self, elapsed_s: float) -> int:
+        return bisect_right(self.times_s, elapsed_s)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,12 @@ def cpu_s(pid: int) -> float | None:
     return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S if stat else None
 
 
+def exact_cpu_s(pid: int) -> float:
+    """As ``cpu_s``, of all of a process's threads, and not in ticks of 10 ms."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / 1e9
+
+
 def _kilobytes(path: str, name: str) -> int | None:
     try:
         text = Path(path).read_text("ascii")
@@ -183,6 +189,11 @@ def nametag(
     ours = {"port": port, "host": "127.0.0.1", "model": model, "workers": workers, "device": "cpu"}
     named = {f"NAMETAG_{name.upper()}": str(value) for name, value in {**ours, **settings}.items()}
     return [python, "-m", "service"], port, {**plain, **ONE_THREAD, **named}
+
+
+def on_cpu(cpu: int, command: Sequence[str]) -> list[str]:
+    """The same command, of which all threads stay on one CPU."""
+    return ["taskset", "--cpu-list", str(cpu), *command]
 
 
 NAMETAG_READY = '"listening"'

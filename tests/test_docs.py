@@ -27,6 +27,7 @@ NOT_RUN = re.compile(
     r"make |docker |NAMETAG_\w+=\S+ (make|docker) |\.venv/bin/python -m training (study|language-model)"
     r"|.*/load |.*torchrun .* HOST:"  # tests/test_reload.py, tests/test_ranks.py
     r"|kubectl |haproxy |RAY_\w+=0 serve |pip |python benchmarks/replicas"  # tests of deploy/
+    r"|python benchmarks/capacity"  # takes minutes and a quiet machine: tests/test_capacity.py
     r"|.* --engine ray"  # tests/test_cli_ray.py
 )
 

@@ -1,0 +1,389 @@
+"""The costs of one core and of one arrangement of replicas, measured, and real runs beside simulated ones.
+
+In this order, and never from the runs that are checked:
+
+    in process   batches, reading and writing, each by itself, by least squares over what they depend on
+    seldom       an open loop at a tenth of the capacity: what HTTP costs, and a CPU that was idle
+    calibrated   closed loops of 1 to 64 clients: what the rest costs more in a service than in process
+    speed        two of them again, before and after each run: how fast the machine is just now
+
+Every document is new to the service, as those of a corpus are. Linux only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import orjson
+
+from benchmarks import client, servers, texts
+from benchmarks.balanced import Replica, balanced
+from benchmarks.capacity_model import COLD_S, CPU_BATCH_TOKENS, Costs, Design, Document, saturate, simulate
+from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
+from benchmarks.client import Load, http_request
+from benchmarks.figures import percentile
+from model.tagger import Tagger
+from service.batching import Backlog, Job
+from service.metrics import Metrics
+from service.models import Sentence, ServedModel
+from service.schemas import parsed, tag_request
+from service.settings import Settings
+from service.tag import PATH, answer_bytes, cuts_of
+
+CLIENTS = 32  # of each worker, in the closed loop that gives the capacity
+LEVELS = (1, 2, 4, 8, 16, 32, 64)  # clients of a worker
+_FEW, _BUSY = 4, 8
+_LEAST_REQUEST_S = 1e-4
+_MOST_PER_S = 1_000  # documents a worker answers at most, so that there are enough of them
+_DEPTHS = (1, 1, 2, 3, 5, 8, 16, 32)  # requests that wait while a batch is chosen
+_WARM = 1_500  # documents whose word types are known before anything is measured
+_SETTLED = 0.2  # of a run, sent and not counted
+# Of ``request``: a pattern and a write instead of a parser, a task and an application. Assumed.
+_REFUSAL = 0.1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One document as a request, and what the model of capacity knows of it."""
+
+    request: bytes
+    body: bytes
+    document: Document
+
+
+def words_of(raw: Path | None, seed: int) -> Iterator[str]:
+    """Of a text, plain or .xz, from a place chosen by seed; without one, of the labelled sets."""
+    if raw is None:
+        found = " ".join(texts.real_sentences(texts.DATA, seed).sentences).split()
+        yield from itertools.cycle(found)
+        return
+    with (lzma.open if raw.suffix == ".xz" else open)(raw, "rt", encoding="utf-8-sig") as lines:
+        for line in itertools.islice(lines, 1_000 * (seed % 100), None):
+            yield from line.split()
+
+
+class Source:
+    """Documents of real words and drawn lengths, none twice."""
+
+    def __init__(self, tagger: Tagger, words: Iterator[str], lengths: Lengths, seed: int) -> None:
+        self._tagger = tagger
+        self._words = words
+        self._lengths = lengths
+        self._seeds = itertools.count(1_000_000 * seed)
+        self.n_words = 0  # taken so far
+
+    def take(self, n: int) -> list[Asked]:
+        found = []
+        for length in self._lengths.draw(n, next(self._seeds)):
+            text = " ".join(itertools.islice(self._words, length))
+            self.n_words += length
+            if not text:
+                raise ValueError("the text is used up: a longer one, or fewer rounds, are expected")
+            tokens = self._tagger.tokenise(text)
+            sentences = tuple(last - first for first, last in self._tagger.sentences(text, tokens))
+            body = orjson.dumps({"text": text})
+            found.append(Asked(http_request(PATH, body), body, Document(len(body), sentences)))
+        return found
+
+
+def fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
+    """What each column costs, none less than nothing: least squares of the relative errors.
+
+    A column that would cost less than nothing is left out, the most negative first.
+    """
+    wanted = np.asarray(rows, dtype=float) / np.asarray(seconds, dtype=float)[:, None]
+    found = np.zeros(wanted.shape[1])
+    left = list(range(wanted.shape[1]))
+    while left:
+        solved, *_ = np.linalg.lstsq(wanted[:, left], np.ones(len(wanted)), rcond=None)
+        worst = int(np.argmin(solved))
+        if solved[worst] >= 0:
+            found[left] = solved
+            break
+        del left[worst]
+    return [float(each) for each in found]
+
+
+@contextmanager
+def alone_on(cpu: int) -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class _Never:
+    def done(self) -> bool:
+        return False
+
+
+def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
+    """Everything but HTTP, on the CPU that this process runs on. Word types are as well known as later."""
+    model = ServedModel(tagger, Settings(), Metrics())
+    random = Random(seed)
+    batch_rows, batch_s, read_rows, read_s, write_rows, write_s = [], [], [], [], [], []
+    for asked in source.take(_WARM):
+        tagger.tag_all([cut.tokens.texts for cut in cuts_of(_parsed(asked), model, Settings())])
+    documents = iter(source.take(n))
+    while waiting := list(itertools.islice(documents, random.choice(_DEPTHS))):
+        backlog: Backlog[Sentence, Any] = Backlog()
+        cuts_by_job = {}
+        answers: dict[Any, Any] = {}
+        for asked in waiting:
+            began = time.thread_time()
+            cuts = cuts_of(_parsed(asked), model, Settings())
+            read_s.append(time.thread_time() - began)
+            read_rows.append((1, len(asked.body)))
+            items = [Sentence(cut.tokens.texts, 0.0) for cut in cuts]
+            future: Any = _Never()
+            job: Job[Sentence, Any] = Job(items, [len(item.tokens) for item in items], future)
+            cuts_by_job[job] = cuts
+            backlog.add(job)
+        while batch := backlog.take(CPU_BATCH_TOKENS, 0.0)[0]:
+            items, lengths = [place.item for place in batch], [place.length for place in batch]
+            began = time.thread_time()
+            found = tagger.tag([item.tokens for item in items], [0.0] * len(items))
+            batch_s.append(time.thread_time() - began)
+            longest = max(lengths)
+            batch_rows.append((1, longest, longest * len(lengths), sum(lengths), len(lengths)))
+            answers |= {(place.job, place.index): each for place, each in zip(batch, found, strict=True)}
+        for job, cuts in cuts_by_job.items():
+            tagged = [answers[job, index] for index in range(len(cuts))]
+            began = time.thread_time()
+            answer_bytes(cuts, tagged, "codepoint", model)
+            write_s.append(time.thread_time() - began)
+            write_rows.append((1, sum(len(cut.tokens) for cut in cuts)))
+    read, write = fitted(read_rows, read_s), fitted(write_rows, write_s)
+    # Relative errors give the many small ones their due; the sum must be right all the same.
+    read, write, batches = (
+        [each * sum(seconds) / float(np.sum(np.asarray(rows) @ np.asarray(costs))) for each in costs]
+        for rows, seconds, costs in (
+            (read_rows, read_s, read), (write_rows, write_s, write),
+            (batch_rows, batch_s, fitted(batch_rows, batch_s)),
+        )
+    )  # fmt: skip
+    return Costs(
+        request=read[0] + write[0], read_byte=read[1], write_token=write[1], batch=batches[0],
+        batch_step=batches[1], batch_cell=batches[2], batch_token=batches[3], batch_sentence=batches[4],
+        refusal=0.0,
+    )  # fmt: skip
+
+
+def _parsed(asked: Asked) -> Any:
+    return tag_request(parsed(asked.body), max_sentences=Settings.max_sentences)
+
+
+@dataclass
+class Place:
+    """A running arrangement: where it answers, and whose CPU it takes."""
+
+    port: int
+    pids: list[int]
+    design: Design
+    cold_start_s: float
+
+    def cpu_s(self) -> float:
+        return sum(map(servers.exact_cpu_s, self.pids))
+
+
+@contextmanager
+def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
+    """One replica on its CPU; or one on each, behind HAProxy."""
+    began = time.perf_counter()
+    if len(cpus) == 1:
+        replica = Replica("one", model, 0.2, cpus[0])
+        try:
+            replica.start()
+            took_s = time.perf_counter() - began
+            yield Place(replica.port, [replica.server.process.pid], Design(), took_s)
+        finally:
+            replica.kill()
+        return
+    with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
+        pids = [replica.server.process.pid for replica in replicas]
+        design = Design(workers=len(cpus), pairs=True)
+        yield Place(balancer.port, pids, design, math.nan)
+
+
+def closed(place: Place, asked: Sequence[Asked], clients: int, seconds: float) -> client.Outcome:
+    """So many clients that each wait for their answer and send the next document, which is in ``asked``."""
+    requests = [each.request for each in asked]
+    load = Load(place.port, requests, seconds, 0.0, concurrency=clients)
+    outcome = client.run(load)
+    if set(outcome.summary.statuses) != {200}:
+        raise ValueError(
+            f"{clients} clients were answered with {outcome.summary.statuses}: 200 is expected"
+        )
+    if outcome.n_sent > len(asked):
+        raise ValueError(f"{outcome.n_sent} requests of {len(asked)} documents: more of these are expected")
+    return outcome
+
+
+@dataclass(frozen=True)
+class Level:
+    """A closed loop that was measured."""
+
+    clients: int
+    documents: tuple[Document, ...]
+    seconds: float
+    per_s: float
+    latencies_s: tuple[float, ...]  # in the order of the documents, where there is one client
+    cpu_s: float  # of the replicas, a request
+    n_words: int  # of the documents
+    answer_bytes_a_token: float
+
+    def simulated_per_s(self, costs: Costs, design: Design) -> float:
+        """With the same documents."""
+        run = saturate(self.documents, self.clients, self.seconds, costs, design)
+        return sum(each.done_s < self.seconds for each in run.outcomes) / self.seconds
+
+    def ratio(self, costs: Costs, design: Design) -> float:
+        """How many times as long everything takes as simulated."""
+        return self.simulated_per_s(costs, design) / self.per_s
+
+
+def level(place: Place, source: Source, clients: int, seconds: float) -> Level:
+    before_words = source.n_words
+    asked = source.take(round(_MOST_PER_S * place.design.workers * seconds))
+    before_s = place.cpu_s()
+    outcome = closed(place, asked, clients, seconds)
+    samples = outcome.samples
+    began_s = samples[0].due_s
+    n = sum(sample.done_s < began_s + seconds for sample in samples)
+    latencies_s = tuple(sample.latency_s for sample in samples)
+    cpu_s = (place.cpu_s() - before_s) / len(samples)
+    documents = tuple(each.document for each in asked)
+    # The first answers; with one client, those of the first documents.
+    n_tokens = sum(each.n_tokens for each in documents[: len(outcome.answers)])
+    answer_bytes = sum(map(len, outcome.answers)) / n_tokens
+    n_words = source.n_words - before_words
+    return Level(clients, documents, seconds, n / seconds, latencies_s, cpu_s, n_words, answer_bytes)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A request that found nobody there, at low load, and nobody came until it was answered."""
+
+    document: Document
+    idle_s: float  # before it
+    latency_s: float
+
+
+def seldom(place: Place, source: Source, rate_per_s: float, seconds: float, seed: int) -> list[Alone]:
+    """Those of an open loop."""
+    due_s = arrivals(rate_per_s, seconds, STEADY, seed)
+    asked = source.take(len(due_s))
+    outcome = client.run(Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s))
+    found = []
+    free_s = math.inf  # when all that came before was answered
+    for number, sample in enumerate(outcome.samples[:-1]):
+        if free_s < sample.due_s and sample.done_s < outcome.samples[number + 1].due_s:
+            found.append(Alone(asked[number].document, sample.due_s - free_s, sample.latency_s))
+        free_s = sample.done_s if math.isinf(free_s) else max(free_s, sample.done_s)
+    return found
+
+
+def calibrated(costs: Costs, alone: Sequence[Alone], levels: Sequence[Level], design: Design) -> Costs:
+    """What HTTP and an idle CPU cost, and how much more than in process the rest costs in a service.
+
+    The first from requests that were alone: what of their latency does not depend on the document, or
+    depends on how long nothing was done before; and what of it does is how slow a cold CPU is. The last so
+    that the rates of the busy levels fit best. ``levels[0]`` is of one client, whose latency is the
+    service's CPU and the way.
+    """
+    rows = [
+        (
+            1,
+            simulate([each.document], [0.0], costs, Design()).latencies_s[0],
+            -math.expm1(-each.idle_s / COLD_S),
+        )
+        for each in alone
+    ]
+    fixed_s, slope, wake_s = fitted(rows, [each.latency_s for each in alone])
+    wire_s = max(0.0, statistics.fmean(levels[0].latencies_s) - levels[0].cpu_s)
+    busy = [each for each in levels if each.clients >= _BUSY * design.workers]
+    factor = together = 1.0
+    for _ in range(4):
+        # What was measured on a cold CPU is simulated on one.
+        cold = max(1.0, slope / factor)
+        request_s = max(_LEAST_REQUEST_S, (fixed_s - wire_s) / cold)
+        own = vars(costs.times(factor)) | {"request": request_s, "refusal": _REFUSAL * request_s}
+        own |= {"wire": wire_s, "wake": wake_s / cold, "cold": cold, "together": together}
+        found = Costs(**own)
+        slower = statistics.geometric_mean(each.ratio(found, design) for each in busy)
+        if design.pairs:  # of one CPU of a core in process the costs are known: here, both are busy
+            together = min(1.0, together / slower)
+        else:
+            factor *= slower
+    return found
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast an arrangement is just now."""
+
+    per_s: float  # of CLIENTS a worker
+    factor: float  # how many times as much everything costs as the costs say
+
+
+def speed(place: Place, source: Source, costs: Costs, seconds: float) -> Speed:
+    """By two closed loops: one whose batches are small, and one that gives the capacity."""
+    few = level(place, source, _FEW * place.design.workers, seconds / 2)
+    many = level(place, source, CLIENTS * place.design.workers, seconds / 2)
+    ratios = [each.ratio(costs, place.design) for each in (few, many)]
+    return Speed(many.per_s, statistics.geometric_mean(ratios))
+
+
+def checked(
+    place: Place, source: Source, costs: Costs, loads: Sequence[float], seconds: float,
+    saturated_s: float, bursts: Bursts, seed: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """A run at each load of the capacity just before it, and the same documents and times simulated.
+
+    Each is sent twice: how much the two differ is what the machine does, and no model can know.
+    """
+    before = speed(place, source, costs, saturated_s)
+    for number, load in enumerate(loads):
+        rate_per_s = load * before.per_s
+        due_s = arrivals(rate_per_s, seconds, bursts, 100 * seed + number)
+        asked = source.take(len(due_s))
+        sent = Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s, drain_s=30.0)
+        outcome, again = client.run(sent), client.run(sent)
+        after = speed(place, source, costs, saturated_s)
+        factor = math.sqrt(before.factor * after.factor)
+        documents = [each.document for each in asked]
+        run = simulate(documents, due_s, costs.times(factor), place.design)
+        first = sum(due < _SETTLED * seconds for due in due_s)
+        measured, repeated = (
+            [s.latency_s for s in each.samples[first:] if s.status == 200] for each in (outcome, again)
+        )
+        simulated = [each.latency_s for each in run.outcomes[first:] if not each.is_refused]
+        yield {
+            "workers": place.design.workers, "load": load, "bursts": bursts.times, "rate_per_s": rate_per_s,
+            "requests": len(due_s) - first, "factor": [before.factor, after.factor],
+            "capacity_per_s": [before.per_s, after.per_s],
+            "refused": sum(s.status == 429 for s in outcome.samples), "simulated_refused": run.n_refused,
+            "late_p99_ms": 1e3 * outcome.late_p99_s, "client_cpus": outcome.client_cpus,
+            "measured_ms": _quantiles(measured), "again_ms": _quantiles(repeated),
+            "simulated_ms": _quantiles(simulated),
+        }  # fmt: skip
+        before = after
+
+
+def _quantiles(latencies_s: Sequence[float]) -> dict[str, float]:
+    found = {f"p{round(100 * share)}": 1e3 * percentile(latencies_s, share) for share in (0.5, 0.9, 0.99)}
+    return {**found, "mean": 1e3 * statistics.fmean(latencies_s)}

@@ -1,0 +1,539 @@
+"""Costs, documents and arrival times in, what became of each request out: the service, simulated.
+
+    arrival ─► balancer ─► event loop: read ─► admission ─► cut ─► backlog ─► inference thread: a batch
+                                                                                        │
+    answer  ◄──────────────────────────────── event loop: write ◄── told ◄──────────────┘
+
+Of a worker process it simulates what decides its latency: an event loop that goes round in turns, a
+thread for the text of large documents, an inference thread, and the one CPU that they share, each for a
+slice of time. Who is let in and what makes a batch is not imitated: it is service/admission.py's Admission
+and service/batching.py's Backlog themselves.
+
+Discrete events, by simpy. Pure: no clock, no socket, nothing random but the balancer's choice, by seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+import simpy
+
+from service.admission import Admission
+from service.batching import Backlog, Job, Place
+from service.problems import Problem
+from service.server import _LOOK_S
+from service.settings import Settings
+from service.steps import INLINE_CHARS
+
+CPU_BATCH_TOKENS = 2_048  # as service/models.py, which loads ONNX Runtime
+COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
+WARM_S = 0.03
+_REST_S = 0.001  # idle for less than this, a CPU stays as it is
+_NOTHING_S = 1e-12  # what rounding leaves of work that is done
+
+Resume = Callable[[], None]
+# A request's way is a generator of steps: each is given what to call when it is done.
+Way = Generator[Callable[[Resume], None], None, None]
+Sharing = Literal["least", "round", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the costs of a request depend on."""
+
+    n_bytes: int
+    lengths: tuple[int, ...]  # tokens of each of its sentences, none 0
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one CPU, each for one of what its name says; fitted by ``capacity.py measure``.
+
+    The event loop spends ``request``, ``read_byte`` and ``write_token``, or the text thread the latter two
+    of a body of more than INLINE_CHARS; the inference thread the rest. A step is a token of the longest
+    sentence of a batch, a cell one of longest * sentences.
+    """
+
+    request: float  # HTTP, admission, the access log; half of it before the answer is computed
+    read_byte: float  # JSON, tokens, sentences
+    write_token: float
+    batch: float
+    batch_step: float
+    batch_cell: float
+    batch_token: float
+    batch_sentence: float
+    refusal: float  # reading a request and saying 429; it is part of ``request``
+    # A CPU that computes again after it was idle has cold caches: it takes so much more at once, and for
+    # WARM_S so many times as long for everything. See COLD_S.
+    wake: float = 0.0
+    cold: float = 1.0
+    # Between client and service: no CPU of the service, and nothing waits for it.
+    wire: float = 0.0
+    # Both CPUs of a core are slower when both compute. 1: they are cores of their own.
+    together: float = 1.0
+
+    def times(self, factor: float) -> Costs:
+        """All of the service's own so many times as large: a slower CPU, or a busier neighbour."""
+        own = {name: factor * getattr(self, name) for name in _OWN}
+        return Costs(**own, cold=self.cold, wire=self.wire, together=self.together)
+
+    def batch_s(self, lengths: Sequence[int]) -> float:
+        longest = max(lengths)
+        return (
+            self.batch
+            + self.batch_step * longest
+            + self.batch_cell * longest * len(lengths)
+            + self.batch_token * sum(lengths)
+            + self.batch_sentence * len(lengths)
+        )
+
+
+_OWN = (
+    "request", "read_byte", "write_token", "batch", "batch_step", "batch_cell", "batch_token",
+    "batch_sentence", "refusal", "wake",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is built of the workers, and its limits."""
+
+    workers: int = 1
+    sharing: Sharing = "least"  # the balancer's: fewest in hand, in turn, or any, as the kernel does
+    most_in_hand: int = 0  # requests a worker is given at once, others wait in one queue; 0: no such queue
+    max_batch_tokens: int = CPU_BATCH_TOKENS
+    max_requests: int = Settings.max_queue_requests
+    balancer_s: float = 0.0  # of the balancer's one CPU, for a request
+    pairs: bool = False  # workers 2n and 2n + 1 are on the two CPUs of a core
+    # How long a thread computes while another waits for the CPU. EEVDF's base slice on a few CPUs.
+    slice_s: float = 0.003
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one request. Seconds from the simulation's beginning."""
+
+    due_s: float
+    done_s: float = math.inf
+    is_refused: bool = False
+
+    @property
+    def latency_s(self) -> float:
+        return self.done_s - self.due_s
+
+
+@dataclass
+class Run:
+    """A simulation's outcomes, in order of arrival, and how busy the CPUs were."""
+
+    outcomes: list[Outcome]
+    seconds: float
+    busy_s: float  # of all workers' CPUs together
+
+    @property
+    def latencies_s(self) -> list[float]:
+        return [each.latency_s for each in self.outcomes if not each.is_refused]
+
+    @property
+    def n_refused(self) -> int:
+        return sum(each.is_refused for each in self.outcomes)
+
+
+class Thread:
+    """Work in order, on a CPU that others use too."""
+
+    __slots__ = ("cpu", "work")
+
+    def __init__(self, cpu: Cpu) -> None:
+        self.cpu = cpu
+        self.work: deque[tuple[float, Resume]] = deque()
+
+    def add(self, seconds: float, then: Resume) -> None:
+        """``then`` is called when this has been computed, after all that was added before."""
+        self.work.append((seconds, then))
+        if len(self.work) == 1:
+            self.cpu.wake(self)
+
+    def does(self, seconds: float) -> Callable[[Resume], None]:
+        """As ``add``, as a step of a request's way."""
+        return lambda then: self.add(seconds, then)
+
+
+class Cpu:
+    """Computes for its threads in turn, each for a slice or until it has nothing to do.
+
+    ``sibling``: the other CPU of its core, where there is one. While both compute, each is ``together``
+    times as fast as alone.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, slice_s: float, together: float = 1.0, wake_s: float = 0.0,
+        cold: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._env = env
+        self._slice_s = slice_s
+        self._together = together
+        self._wake_s = wake_s
+        self._cold = cold
+        self._warm_at = WARM_S
+        self.sibling: Cpu | None = None
+        self.busy_s = 0.0
+        self._waiting: deque[Thread] = deque()
+        self._on: Thread | None = None
+        self._slice_left = 0.0
+        self._since = 0.0
+        self._speed = 1.0
+        self._number = 0  # of what is under way, so that what was put off is told from it
+
+    @property
+    def is_busy(self) -> bool:
+        return self._on is not None
+
+    def wake(self, thread: Thread) -> None:
+        if self._on is thread:
+            return  # it added to its own work while it was told that the last was done
+        if self._on is None:
+            seconds, then = thread.work[0]
+            idle_s = self._env.now - self._since
+            thread.work[0] = (seconds - self._wake_s * math.expm1(-idle_s / COLD_S), then)
+            if idle_s > _REST_S:
+                self._warm_at = self._env.now + WARM_S
+            self._switch_to(thread)
+            if self.sibling is not None and self.sibling.is_busy:
+                self.sibling._at_another_speed()
+        else:
+            self._waiting.append(thread)
+            if self._slice_left == math.inf:
+                self._at_another_speed()
+
+    def _switch_to(self, thread: Thread) -> None:
+        self._on = thread
+        self._slice_left = self._slice_s
+        self._go()
+
+    def _go(self) -> None:
+        """Until the work is done, or the slice is over and others wait."""
+        assert self._on is not None
+        both = self.sibling is not None and self.sibling.is_busy
+        self._speed = self._together if both else 1.0
+        is_cold = self._cold > 1 and self._env.now < self._warm_at - _NOTHING_S
+        if is_cold:
+            self._speed /= self._cold
+        self._since = self._env.now
+        self._number += 1
+        number = self._number
+        seconds = self._on.work[0][0]
+        is_alone = not self._waiting
+        if not is_alone:
+            seconds = min(seconds, self._slice_left)
+        else:
+            self._slice_left = math.inf
+        took_s = max(0.0, seconds) / self._speed
+        if is_cold:
+            took_s = min(took_s, self._warm_at - self._env.now)
+        event = self._env.timeout(took_s)
+        assert event.callbacks is not None
+        event.callbacks.append(lambda _: self._reached(number))
+
+    def _account(self) -> float:
+        """Seconds of work done since the last look; the thread's first piece is that much shorter."""
+        assert self._on is not None
+        elapsed = self._env.now - self._since
+        self._since = self._env.now
+        self.busy_s += elapsed
+        done = elapsed * self._speed
+        seconds, then = self._on.work[0]
+        self._on.work[0] = (seconds - done, then)
+        self._slice_left -= done
+        return done
+
+    def _at_another_speed(self) -> None:
+        """Others wait for this CPU now, or its sibling has begun to compute or stopped."""
+        self._account()
+        if self._slice_left == math.inf and self._waiting:
+            self._slice_left = self._slice_s
+        self._go()
+
+    def _reached(self, number: int) -> None:
+        if number != self._number:
+            return
+        thread = self._on
+        assert thread is not None
+        self._account()
+        while thread.work and thread.work[0][0] <= _NOTHING_S:
+            # It stays first of the work meanwhile, so that nobody wakes what is awake.
+            thread.work[0][1]()
+            thread.work.popleft()
+        if thread.work and (self._slice_left > _NOTHING_S or not self._waiting):
+            self._go()
+            return
+        if thread.work:
+            self._waiting.append(thread)
+        if self._waiting:
+            self._switch_to(self._waiting.popleft())
+            return
+        self._on = None
+        if self.sibling is not None and self.sibling.is_busy:
+            self.sibling._at_another_speed()
+
+
+class EventLoop(Thread):
+    """A thread whose work comes in turns: what is added during one is done in the next.
+
+    The order is the same as without turns. They are there for the admission, which looks how late one
+    begins (service/server.py, Lookout).
+    """
+
+    __slots__ = ("_admission", "_due_s", "_env")
+
+    def __init__(self, cpu: Cpu, env: simpy.Environment, admission: Admission) -> None:
+        super().__init__(cpu)
+        self._env = env
+        self._admission = admission
+        self._due_s = _LOOK_S
+
+    def add(self, seconds: float, then: Resume) -> None:
+        if not self.work:
+            # It slept, so it looked in time, each time that it was due.
+            while self._due_s <= self._env.now:
+                self._admission.looked(0.0)
+                self._due_s += _LOOK_S
+                if self._admission.max_requests == self._admission.most_requests:
+                    self._due_s += _LOOK_S * max(0, (self._env.now - self._due_s) // _LOOK_S)
+            super().add(seconds, then)
+            self._end_turn()
+        else:
+            super().add(seconds, then)
+
+    def _end_turn(self) -> None:
+        """After all that is there by now, one that costs nothing: the timers of the next turn."""
+        super().add(0.0, self._look)
+
+    def _look(self) -> None:
+        if self._env.now >= self._due_s:
+            self._admission.looked(self._env.now - self._due_s)
+            self._due_s = self._env.now + _LOOK_S
+        if len(self.work) > 1:  # beside this one
+            self._end_turn()
+
+
+class _Open:
+    """What the backlog asks of a request's future: nobody hangs up here."""
+
+    def done(self) -> bool:
+        return False
+
+
+class Worker:
+    """One process of the service."""
+
+    def __init__(self, env: simpy.Environment, costs: Costs, design: Design) -> None:
+        self._env = env
+        self._costs = costs
+        self._max_batch_tokens = design.max_batch_tokens
+        self.cpu = Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold)
+        self._admission = Admission(design.max_requests, Settings.max_queue_bytes)
+        self._loop = EventLoop(self.cpu, env, self._admission)
+        self._text = Thread(self.cpu)
+        self._inference = Thread(self.cpu)
+        self._backlog: Backlog[int, None] = Backlog()
+        self._resume: dict[Job[int, None], Resume] = {}
+        self.n_in_hand = 0
+
+    def take(self, document: Document, answered: Callable[[bool], None]) -> None:
+        """``answered`` is called with whether it was refused."""
+        self.n_in_hand += 1
+
+        def done(is_refused: bool) -> None:
+            self.n_in_hand -= 1
+            answered(is_refused)
+
+        _go(self._way(document, done))
+
+    def _way(self, document: Document, done: Callable[[bool], None]) -> Way:
+        costs, loop = self._costs, self._loop
+        admission = self._admission
+        yield loop.does(costs.refusal)
+        if max(admission.n_requests, admission.n_under_way) >= admission.max_requests:
+            done(True)  # as service/refusal.py does; the others pass, and may be refused below
+            return
+        admission.n_under_way += 1
+        yield loop.does(max(0.0, costs.request / 2 - costs.refusal))
+        try:
+            with admission.hold():
+                text: Thread = loop if document.n_bytes <= INLINE_CHARS else self._text
+                yield text.does(costs.read_byte * document.n_bytes)
+                if document.lengths:
+                    yield lambda then: self._submit(document, then)
+                yield text.does(costs.write_token * document.n_tokens)
+                yield loop.does(costs.request / 2)
+        except Problem:
+            admission.n_under_way -= 1
+            done(True)
+        else:
+            admission.n_under_way -= 1
+            done(False)
+
+    def _submit(self, document: Document, then: Resume) -> None:
+        future: Any = _Open()
+        job: Job[int, None] = Job(document.lengths, list(document.lengths), future)
+        self._resume[job] = then
+        self._backlog.add(job)
+        if not self._inference.work:
+            self._next_batch()
+
+    def _next_batch(self) -> None:
+        batch, _ = self._backlog.take(self._max_batch_tokens, self._env.now)
+        if batch:
+            seconds = self._costs.batch_s([place.length for place in batch])
+            self._inference.add(seconds, lambda: self._computed(batch))
+
+    def _computed(self, batch: list[Place[int, None]]) -> None:
+        told = []
+        for place in batch:
+            job = place.job
+            job.n_unanswered -= 1
+            if not job.n_unanswered:
+                told.append(self._resume.pop(job))
+        if told:
+            self._loop.add(0.0, lambda: _call_all(told))
+        self._next_batch()
+
+
+def _call_all(told: Sequence[Resume]) -> None:
+    for then in told:
+        then()
+
+
+def _go(way: Way) -> None:
+    """Takes the next step of a request's way, if there is one."""
+    step = next(way, None)
+    if step is not None:
+        step(lambda: _go(way))
+
+
+class Balancer:
+    """Gives each request to a worker, by the design's rule."""
+
+    def __init__(self, env: simpy.Environment, costs: Costs, design: Design, seed: int) -> None:
+        self.workers = [Worker(env, costs, design) for _ in range(design.workers)]
+        if design.pairs:
+            for one, other in zip(self.workers[::2], self.workers[1::2], strict=False):
+                one.cpu.sibling, other.cpu.sibling = other.cpu, one.cpu
+        self._design = design
+        self._random = Random(seed)
+        self._own = Thread(Cpu(env, math.inf))
+        self._queue: deque[tuple[Document, Callable[[bool], None]]] = deque()
+        self._turn = 0
+
+    def take(self, document: Document, answered: Callable[[bool], None]) -> None:
+        if self._design.balancer_s:
+            self._own.add(self._design.balancer_s, lambda: self._hand_out(document, answered))
+        else:
+            self._hand_out(document, answered)
+
+    def _hand_out(self, document: Document, answered: Callable[[bool], None]) -> None:
+        self._queue.append((document, answered))
+        self._serve()
+
+    def _serve(self) -> None:
+        most = self._design.most_in_hand or math.inf
+        while self._queue:
+            worker = self._chosen()
+            if worker.n_in_hand >= most:
+                return
+            document, answered = self._queue.popleft()
+            worker.take(document, lambda is_refused, told=answered: self._answered(told, is_refused))  # type: ignore[misc]
+
+    def _answered(self, told: Callable[[bool], None], is_refused: bool) -> None:
+        told(is_refused)
+        if self._queue:
+            self._serve()
+
+    def _chosen(self) -> Worker:
+        n = len(self.workers)
+        if self._design.sharing == "random" and not self._design.most_in_hand:
+            return self.workers[self._random.randrange(n)]
+        start = self._turn
+        self._turn = (start + 1) % n
+        if self._design.sharing == "round" and not self._design.most_in_hand:
+            return self.workers[start]
+        order = self.workers[start:] + self.workers[:start]
+        return min(order, key=lambda worker: worker.n_in_hand)
+
+
+@dataclass
+class _Ledger:
+    """Writes down what becomes of requests."""
+
+    env: simpy.Environment
+    costs: Costs
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def of(self, then: Resume = lambda: None) -> Callable[[bool], None]:
+        outcome = Outcome(self.env.now)
+        self.outcomes.append(outcome)
+
+        def answered(is_refused: bool) -> None:
+            outcome.done_s = self.env.now + self.costs.wire
+            outcome.is_refused = is_refused
+            then()
+
+        return answered
+
+
+def simulate(
+    documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, seed: int = 0
+) -> Run:
+    """An open loop: each document is sent when it is due, whatever has become of the others."""
+    if len(documents) != len(due_s):
+        raise ValueError(f"{len(due_s)} times for {len(documents)} documents: as many are expected")
+    env = simpy.Environment()
+    balancer = Balancer(env, costs, design, seed)
+    ledger = _Ledger(env, costs)
+
+    def arrivals() -> Generator[simpy.Event, None, None]:
+        for document, due in zip(documents, due_s, strict=True):
+            if due > env.now:
+                yield env.timeout(due - env.now)
+            balancer.take(document, ledger.of())
+
+    env.process(arrivals())
+    env.run()
+    return Run(ledger.outcomes, env.now, sum(worker.cpu.busy_s for worker in balancer.workers))
+
+
+def saturate(
+    documents: Sequence[Document], clients: int, seconds: float, costs: Costs, design: Design, seed: int = 0
+) -> Run:
+    """A closed loop: so many clients that each send the next document once they have an answer."""
+    env = simpy.Environment()
+    balancer = Balancer(env, costs, design, seed)
+    ledger = _Ledger(env, costs)
+    n_sent = 0
+
+    def send() -> None:
+        nonlocal n_sent
+        document = documents[n_sent % len(documents)]
+        n_sent += 1
+
+        def later() -> None:
+            event = env.timeout(costs.wire)
+            assert event.callbacks is not None
+            event.callbacks.append(lambda _: send())
+
+        balancer.take(document, ledger.of(later))
+
+    for _ in range(clients):
+        send()
+    env.run(until=seconds)
+    return Run(ledger.outcomes, seconds, sum(worker.cpu.busy_s for worker in balancer.workers))
