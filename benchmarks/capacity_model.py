@@ -4,10 +4,10 @@
                                                                                         │
     answer  ◄──────────────────────────────── event loop: write ◄── told ◄──────────────┘
 
-Of a worker process it simulates what decides its latency: an event loop that goes round in turns, a
-thread for the text of large documents, an inference thread, and the one CPU that they share, each for a
-slice of time. Who is let in and what makes a batch is not imitated: it is service/admission.py's Admission
-and service/batching.py's Backlog themselves.
+Of a worker process it simulates what decides its latency: an event loop that goes round in turns, and
+computes what is little itself, a thread for the text of large documents, an inference thread, and the
+one CPU that they share, each for a slice of time. Who is let in and what makes a batch is not
+imitated: it is service/admission.py's Admission and service/batching.py's Backlog themselves.
 
 Discrete events, by simpy. Pure: no clock, no socket, nothing random but the balancer's choice, by seed.
 """
@@ -30,7 +30,7 @@ from service.server import _LOOK_S
 from service.settings import Settings
 from service.steps import INLINE_CHARS
 
-CPU_BATCH_TOKENS = 2_048  # as service/models.py, which loads ONNX Runtime
+CPU_BATCH_TOKENS, CPU_TOKENS_AT_ONCE = 1_024, 512  # as service/models.py, which loads ONNX Runtime
 COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
 WARM_S = 0.03
 _REST_S = 0.001  # idle for less than this, a CPU stays as it is
@@ -111,6 +111,7 @@ class Design:
     sharing: Sharing = "least"  # the balancer's: fewest in hand, in turn, or any, as the kernel does
     most_in_hand: int = 0  # requests a worker is given at once, others wait in one queue; 0: no such queue
     max_batch_tokens: int = CPU_BATCH_TOKENS
+    max_tokens_at_once: int = CPU_TOKENS_AT_ONCE
     max_requests: int = Settings.max_queue_requests
     balancer_s: float = 0.0  # of the balancer's one CPU, for a request
     pairs: bool = False  # workers 2n and 2n + 1 are on the two CPUs of a core
@@ -340,12 +341,14 @@ class Worker:
         self._env = env
         self._costs = costs
         self._max_batch_tokens = design.max_batch_tokens
+        self._max_tokens_at_once = design.max_tokens_at_once
         self.cpu = Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold)
         self._admission = Admission(design.max_requests, Settings.max_queue_bytes)
         self._loop = EventLoop(self.cpu, env, self._admission)
         self._text = Thread(self.cpu)
         self._inference = Thread(self.cpu)
         self._backlog: Backlog[int, None] = Backlog()
+        self._little: list[Job[int, None]] = []  # of this turn of the loop
         self._resume: dict[Job[int, None], Resume] = {}
         self.n_in_hand = 0
 
@@ -387,7 +390,26 @@ class Worker:
         future: Any = _Open()
         job: Job[int, None] = Job(document.lengths, list(document.lengths), future)
         self._resume[job] = then
-        self._backlog.add(job)
+        if sum(job.lengths) <= self._max_tokens_at_once:
+            if not self._little:
+                self._loop.add(0.0, self._compute_little)
+            self._little.append(job)
+        else:
+            self._hand_over([job])
+
+    def _compute_little(self) -> None:
+        """As Batcher's."""
+        jobs, self._little = self._little, []
+        lengths = [length for job in jobs for length in job.lengths]
+        if max(lengths) * len(lengths) > self._max_tokens_at_once or self._inference.work:
+            self._hand_over(jobs)
+        else:
+            told = [self._resume.pop(job) for job in jobs]
+            self._loop.add(self._costs.batch_s(lengths), lambda: _call_all(told))
+
+    def _hand_over(self, jobs: Sequence[Job[int, None]]) -> None:
+        for job in jobs:
+            self._backlog.add(job)
         if not self._inference.work:
             self._next_batch()
 
