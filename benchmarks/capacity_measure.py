@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,7 +44,8 @@ from service.tag import PATH, answer_bytes, cuts_of
 
 CLIENTS = 32  # of each worker, in the closed loop that gives the capacity
 LEVELS = (1, 2, 4, 8, 16, 32, 64)  # clients of a worker
-_FEW, _BUSY = 4, 8
+_FEW, _BUSY = 4, 4
+_BATCH_S = (0.0, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)  # that a batch may cost beside what it does in process
 _LEAST_REQUEST_S = 1e-4
 _MOST_PER_S = 1_000  # documents a worker answers at most, so that there are enough of them
 _DEPTHS = (1, 1, 2, 3, 5, 8, 16, 32)  # requests that wait while a batch is chosen
@@ -302,9 +303,20 @@ def calibrated(costs: Costs, alone: Sequence[Alone], levels: Sequence[Level], de
 
     The first from requests that were alone: what of their latency does not depend on the document, or
     depends on how long nothing was done before; and what of it does is how slow a cold CPU is. The last so
-    that the rates of the busy levels fit best. ``levels[0]`` is of one client, whose latency is the
-    service's CPU and the way.
+    that the rates of the busy levels fit best: how much longer everything takes, and what a batch costs
+    beside, when threads take turns, which says how much faster a service becomes the more wait.
+    ``levels[0]`` is of one client, whose latency is the service's CPU and the way.
     """
+    found = [
+        _fitted_to(replace(costs, batch=costs.batch + each), alone, levels, design) for each in _BATCH_S
+    ]
+    return min(found, key=lambda pair: pair[1])[0]
+
+
+def _fitted_to(
+    costs: Costs, alone: Sequence[Alone], levels: Sequence[Level], design: Design
+) -> tuple[Costs, float]:
+    """The costs, and how far the busy levels' ratios are from each other."""
     rows = [
         (
             1,
@@ -329,7 +341,8 @@ def calibrated(costs: Costs, alone: Sequence[Alone], levels: Sequence[Level], de
             together = min(1.0, together / slower)
         else:
             factor *= slower
-    return found
+    ratios = [math.log(each.ratio(found, design)) for each in busy]
+    return found, statistics.pstdev(ratios)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,16 @@ NDJSON = "application/x-ndjson"
 _REF = "#/components/schemas/{model}"
 Object = dict[str, Any]
 
+# As text, which is what a header is: clients that check answers against the schema otherwise take each
+# "2.5" for what is no number.
+SECONDS_PATTERN = r"^([1-9][0-9]{0,8}(\.[0-9]{1,20})?|0\.[0-9]{0,9}[1-9][0-9]{0,9})$"
 TIMEOUT_HEADER: Object = {
     "name": "X-Request-Timeout",
     "in": "header",
     "required": False,
     "description": "Seconds in which the answer must be there, else 504. Capped by the service; less than "
     "0.2 counts as that.",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
+    "schema": {"type": "string", "pattern": SECONDS_PATTERN, "examples": ["2.5"]},
 }
 REQUEST_ID_HEADER: Object = {
     "name": "X-Request-ID",

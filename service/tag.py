@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from service.edge import Endpoint, JsonResponse
 from service.facts import facts
 from service.models import ServedModel
 from service.offsets import Table, table_of
-from service.openapi import answers, json_body
+from service.openapi import SECONDS_PATTERN, answers, json_body
 from service.problems import Problem
 from service.schemas import TagRequest, parsed, person_flags, sentence_json, tag_request
 from service.settings import Settings
@@ -26,6 +26,7 @@ from service.state import Service
 from service.steps import INLINE_CHARS, Cut, check_room, cut_document, cut_sentences, off_loop, tagged
 
 PATH = "/v1/tag"
+_SECONDS = re.compile(SECONDS_PATTERN.encode())
 # Shorter deadlines count as this: a busy machine may take as long for nothing at all.
 LEAST_TIMEOUT_S = 0.2
 # A long answer is made of parts, so that neither memory nor the GIL is held for the whole of it.
@@ -76,13 +77,9 @@ def timeout_s(headers: dict[bytes, bytes], settings: Settings) -> float:
     asked = headers.get(b"x-request-timeout")
     if asked is None:
         return settings.request_timeout_s
-    try:
-        seconds = float(asked)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise Problem("invalid-timeout", "X-Request-Timeout: a number of seconds above 0 is expected")
-    return min(max(seconds, LEAST_TIMEOUT_S), settings.max_request_timeout_s)
+    if not _SECONDS.fullmatch(asked):
+        raise Problem("invalid-timeout", "X-Request-Timeout: a number of seconds is expected, such as 2.5")
+    return min(max(float(asked), LEAST_TIMEOUT_S), settings.max_request_timeout_s)
 
 
 def cuts_of(asked: TagRequest, model: ServedModel, settings: Settings) -> list[Cut]:
