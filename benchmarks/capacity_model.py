@@ -30,7 +30,7 @@ from service.server import _LOOK_S
 from service.settings import Settings
 from service.steps import INLINE_CHARS
 
-CPU_BATCH_TOKENS, CPU_TOKENS_AT_ONCE = 1_024, 512  # as service/models.py, which loads ONNX Runtime
+CPU_BATCH_TOKENS, KERNEL_TOKENS_AT_ONCE = 1_024, 512  # as service/models.py, which loads ONNX Runtime
 COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
 WARM_S = 0.03
 _REST_S = 0.001  # idle for less than this, a CPU stays as it is
@@ -111,7 +111,7 @@ class Design:
     sharing: Sharing = "least"  # the balancer's: fewest in hand, in turn, or any, as the kernel does
     most_in_hand: int = 0  # requests a worker is given at once, others wait in one queue; 0: no such queue
     max_batch_tokens: int = CPU_BATCH_TOKENS
-    max_tokens_at_once: int = CPU_TOKENS_AT_ONCE
+    max_tokens_at_once: int = KERNEL_TOKENS_AT_ONCE
     max_requests: int = Settings.max_queue_requests
     balancer_s: float = 0.0  # of the balancer's one CPU, for a request
     pairs: bool = False  # workers 2n and 2n + 1 are on the two CPUs of a core

@@ -24,8 +24,9 @@ from service.settings import Settings
 # More is hardly faster on a CPU (model/tagger.py, tag_all), and makes others wait.
 # A GPU wants far more at once.
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
-# What a CPU computes on the event loop itself: 2 ms. Another thread takes 0.15 ms to be told and to answer.
-CPU_TOKENS_AT_ONCE = 512
+# What the kernel computes on the event loop itself: 2 ms. Another thread takes 0.15 ms to be told and to
+# answer. Other backends are too slow for that, and a larger network far too slow.
+KERNEL_TOKENS_AT_ONCE = 512
 
 _WARM_UP = [["Harry", "Potter"], ["Hermione", "Granger", "invented", "a", "new", "spell", "."] * 8]
 
@@ -77,7 +78,7 @@ class ServedModel:
             or (CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS),
             max_queue_requests=settings.max_queue_requests,
             max_queue_tokens=settings.max_queue_tokens,
-            max_tokens_at_once=0 if on_cuda else CPU_TOKENS_AT_ONCE,
+            max_tokens_at_once=KERNEL_TOKENS_AT_ONCE if tagger.backend.name == "kernel" else 0,
             is_out_of_memory=_is_out_of_memory,
             free_memory=tagger.backend.free_memory,
             observer=metrics.observer_of(self.reference),

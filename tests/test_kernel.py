@@ -15,6 +15,9 @@ from model.backend import KernelBackend, OnnxBackend, TorchBackend, _recurrence_
 from model.head import Chain, legality
 from model.labels import LabelScheme
 from model.tagger import Tagger
+from service.metrics import Metrics
+from service.models import KERNEL_TOKENS_AT_ONCE, ServedModel
+from service.settings import Settings
 from tests.conftest import random_artefact
 from tests.strategies import brief
 from tests.test_backend import int8_emissions, some_rows
@@ -212,3 +215,15 @@ def test_nothing_but_its_functions_is_visible():
     assert {name for name in names if not name.startswith("_")} <= {
         "nametag_level", "nametag_emissions", "nametag_chain"
     }  # fmt: skip
+
+
+@runs
+def test_only_what_the_kernel_computes_is_computed_on_the_event_loop():
+    metrics = Metrics()
+    try:
+        for name, tokens in (("kernel", KERNEL_TOKENS_AT_ONCE), ("onnx", 0)):
+            artefact = an_artefact()
+            tagger = Tagger(artefact, choose_backend(artefact, device="cpu", backend=name))
+            assert ServedModel(tagger, Settings(), metrics).batcher._max_tokens_at_once == tokens
+    finally:
+        metrics.close()
