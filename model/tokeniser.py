@@ -145,10 +145,11 @@ def _cuts(token: str, is_last: bool) -> list[int]:
         if name := _INITIALS_THEN_NAME.match(token, 0, end):
             cuts.append(name.end(1))
         for stop in _MISSING_SPACE.finditer(token, 0, end):
-            cuts += (stop.start(), stop.end())
+            if stop.end() not in cuts:  # else it is the abbreviation's own: Prof.Smith
+                cuts += (stop.start(), stop.end())
     if clitic := _CLITIC_END.search(token[:end]):
         cuts.append(clitic.start())
-    return sorted(cuts)
+    return sorted(set(cuts))  # no token is empty
 
 
 def _treebank_1(text: str) -> Tokens:

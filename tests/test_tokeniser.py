@@ -26,6 +26,38 @@ def test_every_character_but_white_space_belongs_to_exactly_one_token(text):
     assert_well_formed(text, tokenise(text))
 
 
+WORD_PARTS = [
+    "prof.",
+    "mr.",
+    "capt.",
+    "inc.",
+    "smith",
+    "mc",
+    "al",
+    "j.",
+    "é",
+    "'s",
+    "’ll",
+    "n't",
+    "-",
+    "1",
+    ".",
+    " ",
+]
+
+
+@thorough
+@given(
+    st.lists(
+        st.sampled_from(WORD_PARTS).flatmap(lambda x: st.sampled_from([x, x.title(), x.upper()])),
+        max_size=9,
+    )
+)
+def test_so_it_does_in_words_that_could_be_cut_for_several_reasons(parts):
+    text = "".join(parts)
+    assert_well_formed(text, tokenise(text))
+
+
 @thorough
 @given(any_text)
 def test_no_token_holds_white_space(text):
@@ -77,6 +109,7 @@ def test_a_line_is_cut_the_same_whatever_line_comes_before_it(before, text):
         ("Malcolm X. Smith", "Malcolm|X.|Smith"),
         ("See Al. And Ed.", "See|Al|.|And|Ed|."),
         ("The end.", "The|end|."),
+        ("Prof.Smith met Capt.Ahab's crew", "Prof.|Smith|met|Capt.|Ahab|'s|crew"),
         ("the house they sold.John left", "the|house|they|sold|.|John|left"),
         ("AT&T R&D", "AT&T|R&D"),
         # Addresses
