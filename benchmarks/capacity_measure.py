@@ -30,14 +30,14 @@ import orjson
 
 from benchmarks import client, servers, texts
 from benchmarks.balanced import Replica, balanced
-from benchmarks.capacity_model import COLD_S, CPU_BATCH_TOKENS, Costs, Design, Document, saturate, simulate
+from benchmarks.capacity_model import COLD_S, Costs, Design, Document, saturate, simulate
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
 from benchmarks.client import Load, http_request
 from benchmarks.figures import percentile
 from model.tagger import Tagger
 from service.batching import Backlog, Job
 from service.metrics import Metrics
-from service.models import Sentence, ServedModel
+from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel
 from service.schemas import parsed, tag_request
 from service.settings import Settings
 from service.tag import PATH, answer_bytes, cuts_of

@@ -25,12 +25,12 @@ import simpy
 
 from service.admission import Admission
 from service.batching import Backlog, Job, Place
+from service.models import CPU_BATCH_TOKENS, KERNEL_TOKENS_AT_ONCE
 from service.problems import Problem
 from service.server import _LOOK_S
 from service.settings import Settings
 from service.steps import INLINE_CHARS
 
-CPU_BATCH_TOKENS, KERNEL_TOKENS_AT_ONCE = 1_024, 512  # as service/models.py, which loads ONNX Runtime
 COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
 WARM_S = 0.03
 _REST_S = 0.001  # idle for less than this, a CPU stays as it is

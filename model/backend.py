@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model import kernel
 from model.artefact import Artefact, ArtefactError
+from model.config import NetworkConfig
 from model.features import PAD_ID, WordTypes
 from model.wordpiece import Layout
 
@@ -65,6 +66,17 @@ def _used_chars(chars: NDArray[np.int64], filter_width: int) -> NDArray[np.int64
     once: to the maximum over positions, more of it is nothing new. Words are mostly short."""
     longest = int((chars != PAD_ID).sum(1).max())
     return np.ascontiguousarray(chars[:, : longest + filter_width // 2 + 1])
+
+
+# torch's order of gates → ONNX's, which the exported graphs have, and so the kernel, which reads what the
+# graph of word types gives.
+_GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+
+
+def onnx_gates(network: NetworkConfig, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows of one cell (gates * H, …), its gates in ONNX's order."""
+    order = list(_GATES[network.cell])
+    return values.reshape(len(order), network.hidden_dim, -1)[order].reshape(values.shape)
 
 
 class OnnxBackend:
@@ -174,17 +186,13 @@ def _recurrence_of(artefact: Artefact) -> kernel.Recurrence:
     network = artefact.config.network
     if not network.int8_recurrence:
         raise ValueError("the kernel is for networks with an int8 recurrence")
-    n, hidden = network.n_directions, network.hidden_dim
-    # torch's order of gates is i, f, g, o; that of the exported word types, and so the kernel's, ONNX's.
+    n = network.n_directions
     tables = [artefact.tables[f"layers.0.{d}.weight_hh_l0"] for d in range(n)]
-    rows = np.stack([table.rows for table in tables]).reshape(n, 4, hidden, hidden)
-    scales = np.stack([table.scales for table in tables]).reshape(n, 4, hidden)
-    order = [0, 3, 1, 2]
     output = artefact.weights["output.weight"]
     return kernel.Recurrence(
-        rows[:, order].reshape(n, 4 * hidden, hidden),
-        scales[:, order].reshape(n, 4 * hidden),
-        output.reshape(-1, n, hidden).swapaxes(0, 1),
+        np.stack([onnx_gates(network, table.rows) for table in tables]),
+        np.stack([onnx_gates(network, table.scales) for table in tables]),
+        output.reshape(-1, n, network.hidden_dim).swapaxes(0, 1),
         artefact.weights["output.bias"],
     )
 

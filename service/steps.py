@@ -8,7 +8,7 @@ Each surface reads its own wire before these steps, and writes its own after the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -176,8 +176,12 @@ async def tagged(
 
     ``deadline``: of time.monotonic. Raises Problem, or ClientGone when ``receive`` says so.
     """
+    # The event loop is free between parts: 10,000 sentences take it 10 ms at once.
+    parts = [cuts[at : at + _CUTS_AT_ONCE] for at in range(0, len(cuts) or 1, _CUTS_AT_ONCE)]
     items: list[Sentence] = []
-    async for part in _in_parts(cuts):
+    for number, part in enumerate(parts):
+        if number:
+            await asyncio.sleep(0)
         items += items_of(part, model, threshold)
     answers: list[Tagged] = []
     if items:
@@ -185,17 +189,11 @@ async def tagged(
             answers = await _unless_gone(model.batcher.submit(items, deadline, facts()), receive)
     left = iter(answers)
     found: list[Tagged] = []
-    async for part in _in_parts(cuts):
+    for number, part in enumerate(parts):
+        if number:
+            await asyncio.sleep(0)
         found += for_each(part, left, model)
     return found
-
-
-async def _in_parts(cuts: Sequence[Cut]) -> AsyncIterator[Sequence[Cut]]:
-    """Some at a time, the event loop being free in between: 10,000 take it 10 ms at once."""
-    yield cuts[:_CUTS_AT_ONCE]
-    for at in range(_CUTS_AT_ONCE, len(cuts), _CUTS_AT_ONCE):
-        await asyncio.sleep(0)
-        yield cuts[at : at + _CUTS_AT_ONCE]
 
 
 def items_of(cuts: Sequence[Cut], model: ServedModel, threshold: float | None) -> list[Sentence]:

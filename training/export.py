@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.artefact import Artefact, Table, most_of
-from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend
+from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend, onnx_gates
 from model.config import NetworkConfig, TaggerConfig
 from model.context import EPSILON
 from model.features import Vocabulary
@@ -105,7 +105,7 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
         return g.model(inputs, x, ["N", config.feature_dim])
     cells = range(config.n_directions)
     weight, bias = (
-        g.constant(np.concatenate([_gates(config, weights[f"layers.0.{d}.{name}"]) for d in cells]))
+        g.constant(np.concatenate([onnx_gates(config, weights[f"layers.0.{d}.{name}"]) for d in cells]))
         for name in ("weight_ih_l0", "bias_ih_l0")
     )
     x = g.add("Cast", g.add("Gemm", x, weight, bias, transB=1), to=TensorProto.FLOAT16)
@@ -127,16 +127,6 @@ def _filters(g: _Graph, config: NetworkConfig, weights: dict[str, Array]) -> str
         x = g.add("Add", x, here) if x else here  # (N, C, char_filters)
     x = g.add("ReduceMax", x, axes=[1], keepdims=0)
     return g.add("Relu", g.add("Add", x, g.constant(weights["words.filters.bias"])))
-
-
-# torch's order of gates → ONNX's.
-_GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
-
-
-def _gates(config: NetworkConfig, values: NDArray[Any]) -> NDArray[Any]:
-    """Rows of one cell (gates * H, …), its gates in ONNX's order."""
-    order = list(_GATES[config.cell])
-    return values.reshape(len(order), config.hidden_dim, -1)[order].reshape(values.shape)
 
 
 def _context(g: _Graph, config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Table]) -> str:
@@ -205,7 +195,7 @@ def sentences_graph(
     def gates(layer: int, name: str) -> Array:
         """One parameter of all directions of a layer, its gates in ONNX's order."""
         cells = range(config.n_directions)
-        return np.stack([_gates(config, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
+        return np.stack([onnx_gates(config, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
 
     x = "features"
     if config.context_layers:
@@ -263,8 +253,8 @@ def _step(config: NetworkConfig, weights: dict[str, Array], tables: dict[str, Ta
     parts = []
     for d, part in enumerate(g.all("Split", state, sizes(*[1] * len(cells)), axis=0, n_outputs=len(cells))):
         table = tables[f"layers.0.{d}.weight_hh_l0"]
-        weight = g.constant(_gates(config, table.rows).T)
-        scale = g.constant(_gates(config, table.scales))
+        weight = g.constant(onnx_gates(config, table.rows).T)
+        scale = g.constant(onnx_gates(config, table.scales))
         operands = (part, weight, unit, scale, zero)
         parts.append(g.add("MatMulIntegerToFloat", *operands, domain=_MICROSOFT))
     x = g.add("Cast", g.add("Gather", "gates", "rows"), to=TensorProto.FLOAT)
