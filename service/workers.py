@@ -25,6 +25,7 @@ from service.metrics import restarts_of
 from service.models import ModelsError
 from service.server import Server
 from service.settings import Settings
+from service.signals import without_interrupts
 from service.state import Service
 
 _RESTART_AFTER_S = 1.0  # a worker that dies at once must not keep a CPU busy with dying
@@ -137,7 +138,8 @@ class Supervisor:
                     self._folder.path,
                 ),
             )
-            process.start()
+            with without_interrupts():
+                process.start()
             theirs.close()  # so that ours tells when the worker is gone
             self._workers[place] = _Worker(process, pipe)
             self._agreement.join(place)

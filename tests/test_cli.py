@@ -25,6 +25,7 @@ from service.cli.inputs import Reading, Record, lines_of
 from service.offsets import UNITS
 from service.redaction import MODES
 from service.settings import ROOT
+from service.signals import without_interrupts
 from tests.running import environment
 from tests.strategies import any_text, brief
 from tests.test_redact import CUT
@@ -309,6 +310,13 @@ def test_an_interrupt_ends_it_with_a_line(tiny_artefact, large):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, b"nametag: interrupted\n")
+
+
+def test_what_is_started_without_interrupts_hears_none_from_its_first_line_on():
+    said = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    with without_interrupts():
+        assert subprocess.check_output([sys.executable, "-c", said]) == b"alive\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 # A folder of outputs

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from service.cli.errors import CliError
+from service.signals import without_interrupts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class Engine(Generic[Chunk, Result]):
                 if isinstance(item, Note):
                     waiting.append(item)
                 else:
-                    waiting.append(pool.submit(_do, item))
+                    with without_interrupts():  # it may start a process
+                        waiting.append(pool.submit(_do, item))
                     n_under_way += 1
                 while n_under_way >= self._n_processes * _WINDOW or (
                     waiting and isinstance(waiting[0], Note)
@@ -114,7 +115,6 @@ _do_work: Any = None
 def _begin(setup: Callable[[Any], Any], work: Callable[[Any, Any], Any], options: Any) -> None:
     """In a process of the pool, once."""
     global _ready, _do_work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that reads and writes ends the others
     parent = multiprocessing.parent_process()
     assert parent is not None
     # One that is killed cannot: then nobody would ever tell these to end.
