@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.features import PAD, UNK, Vocabulary
 from model.labels import LabelScheme, Span, spans_of
 from model.loss import IGNORED
-from training.augment import AugmentConfig, augmented
+from training.augment import AugmentConfig, Variant, augmented
 from training.batches import BatchConfig, Batches, LabelledSet, buckets
 from training.corpus import Sentence
 from training.names import Names
@@ -76,7 +76,8 @@ def test_swapped_names_take_their_labels_along() -> None:
     tokens = "Dr. Ada Lovelace met Bob and Ada Lovelace .".split()
     labels = ["O", "B-PER", "I-PER", "O", "B-PER", "O", "B-PER", "I-PER", "O"]
     for seed in range(30):
-        new, given = augmented(tokens, labels, AugmentConfig(swap_names=1.0), NAMES, Random(seed))
+        variant = augmented(tokens, labels, AugmentConfig(swap_names=1.0), NAMES, Random(seed))
+        new, given = variant.tokens, variant.labels
         spans = spans_of(given)
         assert len(spans) == 3
         assert [t for t, label in zip(new, given, strict=True) if label == "O"] == [
@@ -93,7 +94,7 @@ def test_swapped_names_take_their_labels_along() -> None:
 def test_lower_case_persons_and_other_types_are_not_swapped() -> None:
     tokens, labels = ["ada", "joined", "Acme"], ["B-PER", "O", "B-ORG"]
     new = augmented(tokens, labels, AugmentConfig(swap_names=1.0), NAMES, Random(0))
-    assert new == (tokens, labels)
+    assert new == Variant(tokens, labels, [0, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -110,33 +111,60 @@ def test_lower_case_persons_and_other_types_are_not_swapped() -> None:
     ids=str,
 )
 def test_each_change_alone(config: AugmentConfig, expected: list[str]) -> None:
-    tokens, labels = augmented(["Ada", "'s", "cat", "."], ["B-PER", "O", "O", "O"], config, None, Random(0))
-    assert tokens == expected
-    assert spans_of(labels) == [Span(0, 1, "PER")]
+    new = augmented(["Ada", "'s", "cat", "."], ["B-PER", "O", "O", "O"], config, None, Random(0))
+    assert new.tokens == expected
+    assert spans_of(new.labels) == [Span(0, 1, "PER")]
 
 
 def test_a_bullet_comes_first_and_is_nobody() -> None:
-    tokens, labels = augmented(["Ada", "slept"], ["B-PER", "O"], AugmentConfig(bullet=1), None, Random(0))
-    assert tokens[1:] == ["Ada", "slept"]
-    assert labels == ["O", "B-PER", "O"]
+    new = augmented(["Ada", "slept"], ["B-PER", "O"], AugmentConfig(bullet=1), None, Random(0))
+    assert new.tokens[1:] == ["Ada", "slept"]
+    assert new.labels == ["O", "B-PER", "O"]
+    assert new.sources == [-1, 0, 1]
+
+
+def test_a_post_has_things_before_and_after_which_are_nobody() -> None:
+    seen = set()
+    for seed in range(60):
+        new = augmented(
+            ["Ada", "slept", "."], ["B-PER", "O", "O"], AugmentConfig(post=1), None, Random(seed)
+        )
+        assert new.sources is not None
+        assert [t for t, source in zip(new.tokens, new.sources, strict=True) if source >= 0] == [
+            "Ada",
+            "slept",
+        ]
+        assert spans_of(new.labels) == [Span(new.sources.index(0), new.sources.index(0) + 1, "PER")]
+        seen |= set(new.tokens[: new.sources.index(0)])
+        assert all(t[0] == "@" or t in ("RT", ":") for t in new.tokens[: new.sources.index(0)])
+    assert {"RT", ":"} < seen
+
+
+def test_marks_are_cut_as_some_tokenisers_do() -> None:
+    tokens = ["Ada", "\u2019s", "cat", "did", "n't", "...", "!!", "O'Hara", ":)"]
+    new = augmented(tokens, ["B-PER"] + ["O"] * 8, AugmentConfig(split_marks=1), None, Random(0))
+    assert new.tokens == "Ada \u2019 s cat did n ' t . . . ! ! O'Hara :)".split()
+    assert new.labels == ["B-PER"] + ["O"] * 14
+    assert new.sources is None
 
 
 def test_full_stops_of_initials_stay_within_the_name() -> None:
     tokens, labels = ["Mr.", "J.", "Bell", "left", "."], ["O", "B-PER", "I-PER", "O", "O"]
     new = augmented(tokens, labels, AugmentConfig(split_stops=1), None, Random(0))
-    assert new[0] == ["Mr", ".", "J", ".", "Bell", "left", "."]
-    assert new[1] == ["O", "O", "B-PER", "I-PER", "I-PER", "O", "O"]
+    assert new.tokens == ["Mr", ".", "J", ".", "Bell", "left", "."]
+    assert new.labels == ["O", "O", "B-PER", "I-PER", "I-PER", "O", "O"]
 
 
 def test_shortened_names_are_one_word() -> None:
     config = AugmentConfig(swap_names=1, shorten_names=1)
     names = Names({"x": ["Eve"]}, {"x": ["Doe"]})
-    tokens, labels = augmented(["Ada", "King", "slept"], ["B-PER", "I-PER", "O"], config, names, Random(0))
-    assert (len(tokens), labels) == (2, ["B-PER", "O"])
+    new = augmented(["Ada", "King", "slept"], ["B-PER", "I-PER", "O"], config, names, Random(0))
+    assert (len(new.tokens), new.labels, new.sources) == (2, ["B-PER", "O"], None)
 
 
 def test_a_sentence_never_becomes_empty() -> None:
-    assert augmented(["."], ["O"], AugmentConfig(drop_end=1), None, Random(0)) == (["."], ["O"])
+    new = augmented(["."], ["O"], AugmentConfig(drop_end=1), None, Random(0))
+    assert new == Variant(["."], ["O"], [0])
 
 
 def test_a_probability_out_of_range_is_named() -> None:

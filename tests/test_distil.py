@@ -4,20 +4,23 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from model.artefact import save
-from model.head import legality, messages
+from model.head import Tagged, legality, messages
 from model.labels import LabelScheme
 from model.loss import crf_loss, soft_crf_loss, soft_softmax_loss, softmax_loss
+from model.tagger import Tagger
 from tests.conftest import random_artefact
 from tests.test_loss import LENGTHS, a_case, as_tensors, score
 from training.__main__ import main
-from training.augment import AugmentConfig
+from training.augment import AugmentConfig, Variant
 from training.batches import BatchConfig, Batches, LabelledSet, _pairs_of, is_sure
 from training.corpus import Sentence
 from training.distil import (
@@ -25,9 +28,11 @@ from training.distil import (
     Teacher,
     Teachers,
     documents,
+    doubtful,
     pair_marginals,
     raw_sentences,
     read_soft,
+    up_to,
     write_soft,
 )
 
@@ -97,6 +102,28 @@ def test_an_impossible_move_costs_nothing_where_the_teacher_never_makes_it() -> 
     pairs[0, 0, 0, 0] = pairs[0, 1, 0, 0] = 1
     parts = (torch.tensor(x, dtype=torch.float32) for x in (legal.start, legal.transitions, legal.end))
     assert torch.isfinite(soft_crf_loss(emissions, pairs, torch.tensor([2]), *parts))
+
+
+class Scout:
+    """A model that is sure of every word but "Ada"."""
+
+    def tag(self, sentences: list[tuple[str, ...]], _threshold: float) -> list[Tagged]:
+        return [Tagged(["O"] * len(s), [0.6 if t == "Ada" else 0.99 for t in s], []) for s in sentences]
+
+
+def test_what_a_scout_is_sure_of_is_left_out_but_for_a_share() -> None:
+    sentences = [("Ada", str(i)) if i % 10 == 0 else (str(i), "slept") for i in range(10_000)]
+    scout = cast(Tagger, Scout())
+    assert list(doubtful(sentences, scout, 0.0, Random(1))) == sentences[::10]
+    some = list(doubtful(sentences, scout, 0.1, Random(1)))
+    assert set(sentences[::10]) < set(some)
+    assert 1700 < len(some) < 2100
+    assert sorted(some, key=sentences.index) == some
+
+
+def test_no_sentence_is_cut_where_enough_are_labelled() -> None:
+    sentences = [("a", "b", "c")] * 5
+    assert [len(list(up_to(sentences, n))) for n in (1, 3, 4, 99)] == [1, 1, 2, 5]
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +276,18 @@ def test_a_batch_of_hard_and_soft_labels_has_pairs_for_both() -> None:
 def test_soft_labels_go_with_the_variant_of_their_sentence() -> None:
     soft = a_soft_sentence("Ada met Bob .", ["B-PER", "O", "B-PER", "O"], 0.75)
     assert soft.pairs is not None
-    np.testing.assert_array_equal(_pairs_of(soft, ["B-PER", "O", "B-PER"]), soft.pairs[:3])
-    marked = _pairs_of(soft, ["O", "B-PER", "O", "B-PER", "O"])
+
+    def pairs_of(sources: list[int] | None) -> NDArray[np.float16] | None:
+        return _pairs_of(soft, Variant([], [], sources))
+
+    np.testing.assert_array_equal(pairs_of([0, 1, 2]), soft.pairs[:3])
+    marked = pairs_of([-1, 0, 1, 2, 3, -1, -1])
     assert marked is not None
     assert marked[0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
-    np.testing.assert_array_equal(marked[1:], soft.pairs)
-    assert _pairs_of(soft, ["B-PER", "I-PER", "O", "B-PER", "O"]) is None
+    np.testing.assert_array_equal(marked[1:5], soft.pairs)
+    np.testing.assert_array_equal(marked[5, :, 0], soft.pairs[3].sum(0))  # nobody, whatever came before
+    assert marked[6].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert pairs_of(None) is None
 
 
 def test_only_a_sure_teachers_names_are_swapped() -> None:

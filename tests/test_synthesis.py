@@ -59,7 +59,8 @@ def test_brackets_are_persons() -> None:
 def test_every_slot_is_known_or_a_name() -> None:
     names = set(
         "full given family fi initials nick suffixed double particle index compound apostrophe lower "
-        "lowerfull upperfull upperfamily uppergiven personplaceperson initial year n handle mail".split()
+        "made lowerfamily lowerfull upperfull upperfamily uppergiven personplaceperson initial year n "
+        "handle mail".split()
     )
     for template in templates():
         for slot in _SLOT.finditer(template):

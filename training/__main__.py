@@ -132,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument("--and", type=Path, action="append", default=[], metavar="MODEL", dest="others",
                        help="another teacher: what is kept is the mean of their posteriors")  # fmt: skip
     label.add_argument("--temperature", type=float, help="of MODEL's probabilities (its own)")
+    label.add_argument(
+        "--scout",
+        type=Path,
+        metavar="MODEL",
+        help="a quick model; little is labelled that it is sure of",
+    )
+    label.add_argument("--sure", type=float, default=0.1, help="the share of those that are (0.1)")
     _common(label)
 
     evaluate = command(
@@ -427,6 +434,7 @@ def _name_origins(arguments: argparse.Namespace) -> int:
 def _label(arguments: argparse.Namespace) -> int:
     import torch
 
+    from model.tagger import Tagger
     from training.distil import SUFFIX, Chosen, Teacher, Teachers, label_files, write_soft
     from training.embeddings import text_files
 
@@ -440,8 +448,9 @@ def _label(arguments: argparse.Namespace) -> int:
     device = _device(a.device)
     others = [Teacher(model, device) for model in a.others]
     teacher = Teachers([Teacher(a.model, device, a.temperature), *others])
-    chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed)
-    sentences = label_files(teacher, text_files(a.files), chosen)
+    chosen = Chosen(a.share, a.max_tokens, a.without_names, a.seed, a.sure)
+    scout = None if a.scout is None else Tagger.load(a.scout)
+    sentences = label_files(teacher, text_files(a.files), chosen, scout)
     n = write_soft(sentences, a.out, teacher.config.scheme.labels, teacher.name)
     print(f"{a.out}: {n:,} sentences, {time.monotonic() - began:.1f} s")
     return 0

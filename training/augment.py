@@ -5,6 +5,8 @@ Pure but for the ``Random`` that is passed: the same generator state gives the s
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -26,6 +28,8 @@ class AugmentConfig:
     curly_quotes: float = 0.0
     bullet: float = 0.0  # a mark of a list's item comes first
     split_stops: float = 0.0  # of initials and titles: "J ." and "Mr .", as some tokenisers have them
+    split_marks: float = 0.0  # "harry ' s", "did n ' t", "well . . .", likewise
+    post: float = 0.0  # "@hp7 Harry is here 😂 #magic": as people post it
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -35,7 +39,19 @@ class AugmentConfig:
 
 _TITLES = frozenset("Mr Mrs Ms Dr Prof St Jr Sr Rev Hon Gen Col Capt Lt Sgt Sen Rep Gov Mt No".split())
 _BULLETS = ("-", "•", "*", "–", "1.", "2.", ">", "|")
+_FACES = "😂 😭 ❤ 😍 🔥 🙏 😀 lol haha xD :) <3 !! !!! ??? ... … smh".split()
+_MARK = re.compile(r"(['\u2019])")
 _CURLY = {"'s": "\u2019s", "n't": "n\u2019t", "'": "\u2019", '"': "\u201d", "``": "\u201c", "''": "\u201d"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A sentence's variant. ``sources[t]``: the token of the sentence that token t stands for, or -1
+    for one that was put in and is nobody; None where names have other lengths than they had."""
+
+    tokens: list[str]
+    labels: list[str]
+    sources: list[int] | None
 
 
 def _swap(
@@ -62,36 +78,76 @@ def _swap(
     return out, labels_of(spans, len(out))
 
 
-def _split_stops(tokens: list[str], labels: list[str]) -> tuple[list[str], list[str]]:
+def _split_stops(token: str) -> list[str]:
+    """The parts of an initial or a title with its stop: its label is theirs."""
+    word = token[:-1]
+    if token.endswith(".") and (word in _TITLES or (len(word) == 1 and word.isupper())):
+        return [word, "."]
+    return [token]
+
+
+def _split_marks(token: str) -> list[str]:
+    """The parts of a token between whose marks some tokenisers cut: 's, n't, ... and !!!"""
+    if len(token) > 1 and not any(c.isalnum() for c in token) and len(set(token)) == 1:
+        return list(token)
+    return [part for part in _MARK.split(token) if part] if len(token) < 4 else [token]
+
+
+def _split(
+    tokens: list[str], labels: list[str], parts_of: Callable[[str], list[str]]
+) -> tuple[list[str], list[str]]:
     out: list[str] = []
     given: list[str] = []
     for token, label in zip(tokens, labels, strict=True):
-        word = token[:-1]
-        if token.endswith(".") and (word in _TITLES or (len(word) == 1 and word.isupper())):
-            out += [word, "."]
-            given += [label, label if label == "O" else f"I-{label[2:]}"]
-        else:
-            out.append(token)
-            given.append(label)
+        parts = parts_of(token)
+        out += parts
+        given += [label] + [label if label == "O" else f"I-{label[2:]}"] * (len(parts) - 1)
     return out, given
+
+
+def _handle(rng: Random) -> str:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    name = "".join(rng.choice(letters) for _ in range(rng.randint(3, 9)))
+    return f"@{rng.choice((name, name.title(), f'_{name}', f'{name}{rng.randint(1, 99)}'))}"
+
+
+def _post(rng: Random) -> tuple[list[str], list[str]]:
+    """What comes before a post, and after it."""
+    before = rng.choice(([], [], [_handle(rng)], ["RT", _handle(rng), ":"], [_handle(rng), _handle(rng)]))
+    after = [rng.choice(_FACES) for _ in range(rng.choice((0, 1, 1, 2)))]
+    if rng.random() < 0.3:
+        after += [f"#{_handle(rng)[1:]}"]
+    return before, after
 
 
 def augmented(
     tokens: list[str], labels: list[str], config: AugmentConfig, names: Names | None, rng: Random
-) -> tuple[list[str], list[str]]:
+) -> Variant:
     """A variant of the sentence, and its labels. Always at least one token."""
+    given = labels
     if names and rng.random() < config.swap_names and f"B-{PERSON}" in labels:
         tokens, labels = _swap(tokens, labels, names, config.shorten_names, rng)
-    if rng.random() < config.drop_end and len(tokens) > 1 and tokens[-1] in (".", "!", "?"):
+    aligned = labels == given
+    as_post = config.post > 0 and rng.random() < config.post
+    drops = rng.random() < config.drop_end or as_post
+    if drops and len(tokens) > 1 and tokens[-1] in (".", "!", "?"):
         tokens, labels = tokens[:-1], labels[:-1]
     if config.lower_names and rng.random() < config.lower_names:
         tokens = [t.lower() if label[2:] == PERSON else t for t, label in zip(tokens, labels, strict=True)]
     if rng.random() < config.curly_quotes:
         tokens = [_CURLY.get(token, token) for token in tokens]
+    n = len(tokens)
     if config.split_stops and rng.random() < config.split_stops:
-        tokens, labels = _split_stops(tokens, labels)
-    if config.bullet and rng.random() < config.bullet:
-        tokens, labels = [rng.choice(_BULLETS), *tokens], ["O", *labels]
+        tokens, labels = _split(tokens, labels, _split_stops)
+    if config.split_marks and rng.random() < config.split_marks:
+        tokens, labels = _split(tokens, labels, _split_marks)
+    sources = list(range(n)) if aligned and len(tokens) == n else None
+    before: list[str] = []
+    after: list[str] = []
+    if as_post:
+        before, after = _post(rng)
+    elif config.bullet and rng.random() < config.bullet:
+        before = [rng.choice(_BULLETS)]
     case = rng.random()
     if case < config.lower:
         tokens = [token.lower() for token in tokens]
@@ -99,4 +155,8 @@ def augmented(
         tokens = [token.upper() for token in tokens]
     elif case < config.lower + config.upper + config.title:
         tokens = [token[:1].upper() + token[1:] for token in tokens]
-    return tokens, labels
+    return Variant(
+        [*before, *tokens, *after],
+        ["O"] * len(before) + labels + ["O"] * len(after),
+        None if sources is None else [-1] * len(before) + sources + [-1] * len(after),
+    )

@@ -21,7 +21,7 @@ from model.labels import LabelScheme
 from model.loss import IGNORED
 from model.network import LayoutTensors, TypeTensors
 from model.wordpiece import lay_out
-from training.augment import AugmentConfig, augmented
+from training.augment import AugmentConfig, Variant, augmented
 from training.corpus import Sentence
 from training.names import Names
 
@@ -36,22 +36,22 @@ def is_sure(sentence: Sentence) -> bool:
     return bool(sentence.pairs.sum(1, dtype=np.float32).max(1).min() >= _SURE)
 
 
-def _pairs_of(sentence: Sentence, labels: list[str]) -> Pairs | None:
-    """The soft labels of a variant of the sentence, of which only the labels are told.
+def _pairs_of(sentence: Sentence, variant: Variant) -> Pairs | None:
+    """The soft labels of a variant of the sentence.
 
     Where its names are of another length they have no place in the posterior, and the labels say
     what they are.
     """
-    pairs, before = sentence.pairs, list(sentence.labels)
-    if pairs is None:
+    pairs, sources = sentence.pairs, variant.sources
+    if pairs is None or sources is None:
         return None
-    if labels == before[: len(labels)]:
-        return pairs[: len(labels)]
-    if labels[1:] == before[: len(labels) - 1]:  # a mark of a list's item came first
-        mark = np.zeros_like(pairs[:1])
-        mark[0, 0, 0] = 1
-        return np.concatenate((mark, pairs[: len(labels) - 1]))
-    return None
+    out = np.zeros((len(sources), *pairs.shape[1:]), dtype=pairs.dtype)
+    for t, source in enumerate(sources):
+        if source >= 0:
+            out[t] = pairs[source]
+        else:  # it is nobody: O, whatever came before
+            out[t, :, 0] = out[t - 1].sum(0) if t else np.eye(len(out[t]))[0]
+    return out
 
 
 @dataclass(frozen=True)
@@ -304,9 +304,9 @@ class Batches:
         for s in drawn:
             # Where a teacher was not sure, another name would be taught as if it had been.
             augment = self._augment if is_sure(s) else self._unswapped
-            tokens, labels = augmented(list(s.tokens), list(s.labels), augment, self._names, rng)
-            sentences.append((tokens, labels))
-            pairs.append(_pairs_of(s, labels))
+            variant = augmented(list(s.tokens), list(s.labels), augment, self._names, rng)
+            sentences.append((variant.tokens, variant.labels))
+            pairs.append(_pairs_of(s, variant))
         lengths = [len(tokens) for tokens, _ in sentences]
         plan = buckets(lengths, self._config.max_batch_tokens, self._config.max_batch_sentences, rng)
         rows = store.rows([tokens for tokens, _ in sentences])

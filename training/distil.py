@@ -30,6 +30,7 @@ from model.backend import network_of
 from model.head import Chain, best_path, messages
 from model.network import BiRnnTagger
 from model.sentences import sentences_of
+from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from training.batches import TypeStore
 from training.corpus import Sentence
@@ -49,6 +50,10 @@ class Chosen:
     max_tokens: int = 1_000_000  # that are labelled, of each file
     without_names: float = 0.3  # share kept of the sentences in which the teacher finds nobody
     seed: int = 1
+    sure: float = 0.1  # share labelled of the sentences that a scout is sure of
+
+
+_SCOUT_SURE = 0.95  # of each token's label: a quarter of the sentences have one it is less sure of
 
 
 def documents(path: Path) -> Iterator[str]:
@@ -70,7 +75,6 @@ def raw_sentences(path: Path, tokeniser_name: str, chosen: Chosen) -> Iterator[t
     rng = Random(f"{chosen.seed} {path.name}")
     tokenise = tokeniser(tokeniser_name)
     seen: set[int] = set()
-    n_tokens = 0
     for document in documents(path):
         if rng.random() >= chosen.share:
             continue
@@ -80,10 +84,32 @@ def raw_sentences(path: Path, tokeniser_name: str, chosen: Chosen) -> Iterator[t
             key = hash(sentence)
             if _MIN_TOKENS <= len(sentence) <= _MAX_TOKENS and key not in seen:
                 seen.add(key)
-                n_tokens += len(sentence)
                 yield sentence
-        if n_tokens >= chosen.max_tokens:
+
+
+def doubtful(
+    sentences: Iterable[tuple[str, ...]], scout: Tagger, sure: float, rng: Random
+) -> Iterator[tuple[str, ...]]:
+    """The sentences with a token of whose label the scout is not sure, and a share of the others.
+
+    What a student knows already teaches it little: uncertainty sampling (Lewis & Gale 1994,
+    arXiv:cmp-lg/9407020), with a slow teacher in the place of a person.
+    """
+    source = iter(sentences)
+    while part := list(islice(source, _CHUNK)):
+        for tokens, answer in zip(part, scout.tag(part, 0.0), strict=True):
+            if min(answer.scores) < _SCOUT_SURE or rng.random() < sure:
+                yield tokens
+
+
+def up_to(sentences: Iterable[tuple[str, ...]], max_tokens: int) -> Iterator[tuple[str, ...]]:
+    """The first sentences, until they have ``max_tokens``."""
+    n_tokens = 0
+    for tokens in sentences:
+        if n_tokens >= max_tokens:
             return
+        n_tokens += len(tokens)
+        yield tokens
 
 
 def pair_marginals(
@@ -165,11 +191,16 @@ class Teachers:
         ]
 
 
-def label_files(teacher: Teachers, files: Iterable[Path], chosen: Chosen) -> Iterator[Sentence]:
-    """The labelled sentences that are kept, file by file."""
+def label_files(
+    teacher: Teachers, files: Iterable[Path], chosen: Chosen, scout: Tagger | None = None
+) -> Iterator[Sentence]:
+    """The labelled sentences that are kept, file by file; with a scout, those that it doubts."""
     rng = Random(chosen.seed)
     for path in files:
         source = raw_sentences(path, teacher.config.tokeniser, chosen)
+        if scout is not None:
+            source = doubtful(source, scout, chosen.sure, rng)
+        source = up_to(source, chosen.max_tokens)
         n_tokens = n_kept = 0
         while part := list(islice(source, _CHUNK)):
             for sentence in teacher.label(part):

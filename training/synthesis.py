@@ -7,7 +7,8 @@ after people beside the people. training/templates.txt has them, with slots:
     {initials} {nick} {suffixed}        A.B., Ada "Countess" Lovelace, Ada Lovelace Jr.
     {double} {particle} {compound}      Ada Byron-Lovelace, Ada van der Berg, Anne-Marie
     {index} {apostrophe}                Lovelace, Ada; O'Lovelace
-    {lower} {lowerfull} {upperfull} {upperfamily} {uppergiven}   as typed in haste or shouted
+    {lower} {lowerfamily} {lowerfull} {upperfull} {upperfamily} {uppergiven}   typed in haste or shouted
+    {made}                              Capwin, grian: a name that somebody made up
     {word} {wordfamily} {personplace} {personplaceperson}   Grace, Baker, Jordan: also a word, a place
     {-given} {-family} {-initial}       the same words where they are no person
     {place} {country} {org} {job} {title} {day} {month} {year} {n} {mail} {handle} {upper…}
@@ -33,6 +34,8 @@ _LISTS = {
     name: [" ".join(value.split()) for value in text.split(",")]
     for name, text in tomllib.loads(Path(__file__).with_name("slots.toml").read_text("utf-8")).items()
 }
+_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gr kh ph sh sk ss st th tr".split()
+_CODAS = "n m r s l k x t z ck nd ng sh tt".split()
 _TIMES = re.compile(r"\dx ")
 _SLOT = re.compile(r"\{(?:(\d)\.)?(-?)([a-z]+)\}|([\[\]])")
 
@@ -59,6 +62,15 @@ class _Writer:
 
     def _of(self, name: str) -> str:
         return self._rng.choice(_LISTS[name])
+
+    def _made(self) -> str:
+        """Two or three syllables, as people make names up for themselves: in lower case now and then."""
+        choose = self._rng.choice
+        made = "".join(
+            choose(_ONSETS) + choose("aeiouaeioy") + choose(("", "", *_CODAS))
+            for _ in range(choose((2, 2, 3)))
+        )
+        return made if self._rng.random() < 0.35 else made.capitalize()
 
     def _named(self, slot: str, p: _Person) -> str | None:
         """The slot's text where the slot is a person's name."""
@@ -108,6 +120,8 @@ class _Writer:
             "uppergiven": p.given.upper(),
             "particle": f"{p.given} {self._of('particle')} {p.family}",
             "lower": p.given.lower(),
+            "lowerfamily": p.family.lower(),
+            "made": self._made(),
             "lowerfull": f"{p.given} {p.family}".lower(),
             "upperfull": f"{p.given} {p.family}".upper(),
             "upperfamily": p.family.upper(),
