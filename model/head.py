@@ -69,9 +69,12 @@ class ScoredSpan:
     score: float
 
 
+_PLACES = 6
+
+
 @dataclass(frozen=True)
 class Tagged:
-    """One sentence's answer. ``scores[t]`` is the marginal probability of ``labels[t]``."""
+    """One sentence's answer. ``scores[t]`` is the marginal probability of ``labels[t]``, to six places."""
 
     labels: list[str]
     scores: list[float]
@@ -322,7 +325,8 @@ def decode(
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
     begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
     likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
-    chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0].tolist()  # (B, T)
+    # Rounded here, for all at once: one by one it takes half as long as writing the answer.
+    chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0].round(_PLACES).tolist()
     tagged = []
     for b, (n, least, ids) in enumerate(zip(lengths, thresholds, path.tolist(), strict=True)):
         ids = ids[:n]
@@ -336,7 +340,7 @@ def decode(
             wanted = labels_of([one.span for one in kept], n)
             if wanted != labels:
                 labels = wanted
-                token_scores = marginals[b, np.arange(n), scheme.ids(labels)].tolist()
+                token_scores = marginals[b, np.arange(n), scheme.ids(labels)].round(_PLACES).tolist()
         else:
             kept = [
                 ScoredSpan(span, _span_score(span, types, n, marginals[b], suffixes[b], moves))

@@ -409,7 +409,7 @@ def sentence_json(
                 "end": end,
                 "label": label,
                 "person": persons[label],
-                "score": round(score, 6),
+                "score": score,
             }
             for token, start, end, label, score in zip(
                 tokens.texts, starts, ends, tagged.labels, tagged.scores, strict=True

@@ -378,7 +378,7 @@ def with_expected(artefact: Artefact, sentences: Sequence[str] = EXPECTED_SENTEN
         tagger = Tagger(artefact, TorchBackend(artefact))
         split = [sentence.split() for sentence in sentences]
         expected = [
-            {"tokens": tokens, "labels": tagged.labels, "scores": [round(s, 6) for s in tagged.scores]}
+            {"tokens": tokens, "labels": tagged.labels, "scores": tagged.scores}
             for tokens in split
             for tagged in tagger.tag([tokens], 0.0)
         ]

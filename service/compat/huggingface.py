@@ -70,7 +70,7 @@ def _tokens(document: Document, ignored: Collection[str]) -> Iterator[Object]:
             number += 1
             if label not in ignored:
                 yield {
-                    "entity": label, "score": round(score, 6), "index": number,
+                    "entity": label, "score": score, "index": number,
                     "word": tokens.texts[i], "start": tokens.starts[i], "end": tokens.ends[i],
                 }  # fmt: skip
 
