@@ -85,29 +85,29 @@ _CLITIC = "s|m|d|re|ve|ll"
 # What a repetition takes, nothing after it could want, and where it could, its length is bounded:
 # so a megabyte without a space takes linear time (tests/test_tokeniser.py). That is what possessive
 # quantifiers are for, but CPython before 3.11.5 matches them wrongly inside groups.
-_TOKEN = re.compile(
-    "|".join(
-        (
-            rf"(?:(?:https?|ftp)://|www\.)[^{_NOT_URL}]*[^{_NOT_URL}.,;:!?{_APOSTROPHE})\]}}\u2026]",
-            # A word: a hyphen, apostrophe, full stop, … stays inside between word characters;
-            # one full stop at the end is taken along, and judged by _cuts.
-            rf"{_LETTER}{_REST}"
-            rf"(?:(?:[-\u2010\u2011.&\u00b7{_APOSTROPHE}]|(?<=\d)[,:/](?=\d)){_LETTER}{_REST})*"
-            # An e-mail address starts like a word; its local part has at most 64 characters.
-            rf"(?:[\w.+-]{{0,64}}@[\w-]+(?:\.[\w-]+)+|\.(?![.\w]))?",
-            rf"[@#](?:\w+|[{_GLUE}]+\w*)(?:[{_GLUE}]+\w*)*",
-            rf"(?i:n?[{_APOSTROPHE}](?:{_CLITIC}|t)|[{_APOSTROPHE}]\d\ds?)(?!\w)",
-            r"([-=*_~.!?`])\1+",
-            "''",
-            r"[:;=]['-]?[()DPpO/\\|\]\[*3]+(?![\w()/\\|\]\[*])|<3",
-            "[\U0001f1e6-\U0001f1ff]{2}",  # a flag
-            rf"{_PICTURE}(?:\u200d{_PICTURE})*",
-            rf"[{_HAN}][{_GLUE}]*",
-            rf"[{_FORMAT}]+",
-            rf"\S[{_GLUE}]*",
-        )
-    )
+_KINDS = (
+    rf"(?:(?:https?|ftp)://|www\.)[^{_NOT_URL}]*[^{_NOT_URL}.,;:!?{_APOSTROPHE})\]}}\u2026]",
+    # A word: a hyphen, apostrophe, full stop, … stays inside between word characters;
+    # one full stop at the end is taken along, and judged by _cuts.
+    rf"{_LETTER}{_REST}"
+    rf"(?:(?:[-\u2010\u2011.&\u00b7{_APOSTROPHE}]|(?<=\d)[,:/](?=\d)){_LETTER}{_REST})*"
+    # An e-mail address starts like a word; its local part has at most 64 characters.
+    rf"(?:[\w.+-]{{0,64}}@[\w-]+(?:\.[\w-]+)+|\.(?![.\w]))?",
+    rf"[@#](?:\w+|[{_GLUE}]+\w*)(?:[{_GLUE}]+\w*)*",
+    rf"(?i:n?[{_APOSTROPHE}](?:{_CLITIC}|t)|[{_APOSTROPHE}]\d\ds?)(?!\w)",
+    *(f"{re.escape(mark)}{{2,}}" for mark in "-=*_~.!?`"),
+    "''",
+    r"[:;=]['-]?[()DPpO/\\|\]\[*3]+(?![\w()/\\|\]\[*])|<3",
+    "[\U0001f1e6-\U0001f1ff]{2}",  # a flag
+    rf"{_PICTURE}(?:\u200d{_PICTURE})*",
+    rf"[{_HAN}][{_GLUE}]*",
+    rf"[{_FORMAT}]+",
+    rf"\S[{_GLUE}]*",
 )
+# Most tokens are a plain word or a comma before something that no kind of token would take too. Tried
+# first, that halves the time; nothing is matched otherwise than by the kinds alone.
+_PLAIN = r"[A-Za-z]+(?=[\s,;)!?\"]|$)|,(?= )"
+_TOKEN = re.compile("|".join((_PLAIN, *_KINDS)))
 
 _CLITIC_END = re.compile(rf"(?i)(?<=.)(?:(?<=\w)n[{_APOSTROPHE}]t|[{_APOSTROPHE}](?:{_CLITIC}))$")
 _SHORT_PARTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")  # Ph.D  a.m
@@ -156,17 +156,20 @@ def _treebank_1(text: str) -> Tokens:
     texts: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        start, end = match.span()
+    find = text.find
+    end = 0
+    # White space lies between tokens and nothing else: each is found where it was matched.
+    for token in _TOKEN.findall(text):
+        start = find(token, end)
+        end = start + len(token)
         # Only a word can have to be cut, and nearly all words are alphanumeric throughout.
-        if len(token) > 1 and not token.isalnum() and "://" not in token and token[0].isalnum():
+        if not token.isalnum() and len(token) > 1 and "://" not in token and token[0].isalnum():
+            first = start
             for cut in _cuts(token, is_last=not text[end : end + 64].strip(_BLANK_OR_CLOSING)):
-                at = match.start() + cut
-                texts.append(text[start:at])
+                texts.append(text[start : first + cut])
                 starts.append(start)
-                ends.append(at)
-                start = at
+                start = first + cut
+                ends.append(start)
             token = text[start:end]
         texts.append(token)
         starts.append(start)

@@ -1,10 +1,13 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.tokeniser import TOKENISERS, Tokens, given_tokens, tokeniser
+from model.tokeniser import _KINDS, _TOKEN, TOKENISERS, Tokens, given_tokens, tokeniser
 from tests.strategies import TELLING, any_text, thorough
 
+ALL_KINDS = re.compile("|".join(_KINDS))
 tokenise = tokeniser("treebank-1")
 
 
@@ -62,6 +65,12 @@ def test_so_it_does_in_words_that_could_be_cut_for_several_reasons(parts):
 @given(any_text)
 def test_no_token_holds_white_space(text):
     assert not [t for t in tokenise(text).texts if any(c.isspace() for c in t)]
+
+
+@thorough
+@given(any_text)
+def test_what_is_tried_first_to_be_quick_matches_nothing_differently(text):
+    assert _TOKEN.findall(text) == ALL_KINDS.findall(text)
 
 
 @thorough
