@@ -39,8 +39,12 @@ def shape_of(token: str) -> int:
     >>> [SHAPES[shape_of(t)] for t in ("met", "Ada", "NATO", "J.", "McEwan", "1996", "3rd", ",")]
     ['lower', 'Title', 'UPPER', 'Initial', 'miXed', 'digits', 'd1g1t', 'other']
     """
-    if token.islower() and token.isalpha():
-        return 0
+    if token.isascii() and token.isalpha():  # nearly all; as below, without a look at every letter
+        if token.islower():
+            return 0
+        if token.isupper():
+            return 2 if len(token) > 1 else 3
+        return 1 if token.istitle() else 4
     letters = [c for c in token if c.isalpha()]
     if not letters:
         return 5 if any(c.isdigit() for c in token) else 7
@@ -115,24 +119,20 @@ class Encoder:
     def encode(self, tokens: Sequence[str]) -> WordTypes:
         """The tokens' word types, in order, one row a token. O(total characters)."""
         n = len(tokens)
-        cased = np.full(n, UNK_ID, dtype=np.int64)
-        lower = np.full(n, UNK_ID, dtype=np.int64)
-        shapes = np.empty(n, dtype=np.int64)
-        windows = []
         half = CHAR_WINDOW // 2
-        for i, token in enumerate(tokens):
-            form = self._normalise(token)
-            cased[i] = self._cased.get(form, UNK_ID)
-            lower[i] = self._lower.get(form.lower(), UNK_ID)
-            shapes[i] = shape_of(form)
-            windows.append(form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:])
+        forms = [self._normalise(token) for token in tokens]
+        in_cased, in_lower = self._cased.get, self._lower.get
+        cased = np.array([in_cased(form, UNK_ID) for form in forms], dtype=np.int64)
+        lower = np.array([in_lower(form.lower(), UNK_ID) for form in forms], dtype=np.int64)
+        shapes = np.array([shape_of(form) for form in forms], dtype=np.int64)
+        windows = [form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:] for form in forms]
         # All characters at once: one by one they would take longer than all the rest.
         points = np.frombuffer("".join(windows).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         is_char = np.arange(CHAR_WINDOW) < np.array([len(w) for w in windows])[:, None]
         chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
         chars[is_char] = self._chars[np.minimum(points, len(self._chars) - 1)]
         if self.pieces:
-            pieces = self.pieces.rows([self._normalise(token) for token in tokens])
+            pieces = self.pieces.rows(forms)
         else:
             pieces = np.empty((n, 0), dtype=np.int64)
         return WordTypes(cased, lower, shapes, chars, pieces)

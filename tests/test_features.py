@@ -1,4 +1,5 @@
 import doctest
+import itertools
 
 import numpy as np
 import pytest
@@ -122,3 +123,14 @@ def test_a_word_that_occurs_twice_is_refused():
 
 def test_the_examples_in_the_docstrings_are_true():
     assert doctest.testmod(model.features).failed == 0
+
+
+def test_the_class_of_a_plain_word_is_that_of_its_letters() -> None:
+    """Plain words are classed without a look at every letter: beside an accent every letter is looked at,
+    and an accented letter is a letter like others."""
+    for n in range(1, 6):
+        for letters in itertools.product("aB", repeat=n):
+            plain = "".join(letters)
+            for at, letter in enumerate(plain):
+                accented = plain[:at] + ("é" if letter == "a" else "É") + plain[at + 1 :]
+                assert shape_of(plain) == shape_of(accented), plain
