@@ -131,10 +131,7 @@ class Encoder:
         is_char = np.arange(CHAR_WINDOW) < np.array([len(w) for w in windows])[:, None]
         chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
         chars[is_char] = self._chars[np.minimum(points, len(self._chars) - 1)]
-        if self.pieces:
-            pieces = self.pieces.rows(forms)
-        else:
-            pieces = np.empty((n, 0), dtype=np.int64)
+        pieces = self.pieces.rows(forms) if self.pieces else np.empty((n, 0), dtype=np.int64)
         return WordTypes(cased, lower, shapes, chars, pieces)
 
 
