@@ -2,8 +2,8 @@
 
     tokenise → encode (once per word type) → backend → head.decode
 
-A Tagger is used by one thread at a time: its cache of word types has no lock. ``tokenise`` and
-``sentences`` are pure, and may be called from any thread.
+``tag`` may be called by several threads at once if the backend may be, as the CPU's may. ``tokenise``
+and ``sentences`` are pure, and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -20,13 +20,10 @@ from model.backend import Backend, choose_backend
 from model.head import Tagged, decode
 from model.sentences import sentences_of
 from model.tokeniser import Tokens, tokeniser
-from model.wordpiece import PIECE_WINDOW, Layout, lay_out
+from model.type_cache import Found, TypeCache
+from model.wordpiece import Layout, lay_out
 
 TOLERANCE = 1e-3  # of expected.json's scores; backends differ by about 1e-6
-# Word types whose features are kept, and how much that may be: at D = 128, 32 MiB.
-_CACHED_TYPES, _CACHED_BYTES = 1 << 16, 1 << 26
-_TYPES_AT_ONCE = 512
-_CACHED_CHARS = 1 << 22  # and of their characters; real words have 8 each
 
 
 class SelfTestError(RuntimeError):
@@ -43,11 +40,7 @@ class Tagger:
         self.tokenise = tokeniser(self.config.tokeniser)
         self._encoder = artefact.vocabulary.encoder
         self._chain = artefact.chain
-        self._rows: dict[str, int] = {}  # word type → row of _features
-        self._n_chars = 0  # of all keys of _rows
-        row_bytes = backend.n_features * np.dtype(backend.dtype).itemsize
-        self._most_types = min(_CACHED_TYPES, _CACHED_BYTES // row_bytes)
-        self._make_room(self._most_types)
+        self._types = TypeCache(self._encoder, backend)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", backend: str = "auto", threads: int = 1) -> Tagger:
@@ -77,11 +70,10 @@ class Tagger:
             return answers
         lengths = np.array([len(sentences[i]) for i in full], dtype=np.int64)
         rows = np.zeros((len(full), int(lengths.max())), dtype=np.int64)  # (B, T)
-        self._learn_types([sentences[i] for i in full])
-        types = map(self._rows.__getitem__, chain.from_iterable(sentences[i] for i in full))
-        rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.fromiter(types, np.int64, int(lengths.sum()))
-        layout = self._layout(rows, lengths.tolist())
-        emissions = self.backend.emissions(self._features, rows, lengths, layout)
+        found = self._types.look_up(list(chain.from_iterable(sentences[i] for i in full)))
+        rows[np.arange(rows.shape[1]) < lengths[:, None]] = found.rows
+        layout = self._layout(found, rows, lengths.tolist())
+        emissions = self.backend.emissions(found.features, rows, lengths, layout)
         tagged = decode(
             emissions,
             lengths.tolist(),
@@ -94,11 +86,11 @@ class Tagger:
             answers[i] = answer
         return answers
 
-    def _layout(self, rows: NDArray[np.int64], lengths: list[int]) -> Layout | None:
+    def _layout(self, found: Found, rows: NDArray[np.int64], lengths: list[int]) -> Layout | None:
         pieces = self._encoder.pieces
         if not pieces:
             return None
-        types, shapes = self._pieces[:, :-1], self._pieces[:, -1]
+        types, shapes = found.pieces[:, :-1], found.pieces[:, -1]
         return lay_out(types, shapes, rows, lengths, pieces.first, pieces.last)
 
     def tag_all(
@@ -123,48 +115,6 @@ class Tagger:
                 answers[i] = answer
             start += len(batch)
         return answers
-
-    def _make_room(self, n: int) -> None:
-        """Empty tables for so many word types, row 0, which is padding, included.
-
-        All of it at once: the system gives memory when it is first written to, and a table that grows is
-        copied meanwhile, of which 64 MB keep whoever waits waiting for 0.2 s, every 200,000 words.
-        """
-        self._features = np.zeros((n, self.backend.n_features), dtype=self.backend.dtype)
-        # What the context encoder reads of a word type: its pieces, then its shape.
-        width = PIECE_WINDOW + 1 if self._encoder.pieces else 0
-        self._pieces = np.zeros((n, width), dtype=np.int64)
-
-    def _learn_types(self, sentences: Sequence[Sequence[str]]) -> None:
-        """Computes the features of the word types that are not cached yet."""
-        types = dict.fromkeys(chain.from_iterable(sentences))
-        fresh = [t for t in types if t not in self._rows]
-        if not fresh:
-            return
-        full = len(self._rows) + len(fresh) >= self._most_types or self._n_chars > _CACHED_CHARS
-        if full and self._rows:
-            # Start again rather than track use: the common words are back after a few batches.
-            self._rows = {}
-            self._n_chars = 0
-            fresh = list(types)
-            if len(self._features) > self._most_types:
-                self._make_room(self._most_types)
-        first = len(self._rows) + 1
-        needed = first + len(fresh)
-        if needed > len(self._features):  # one batch has more than are kept, so nothing else is there
-            self._make_room(needed)
-        # By length, in parts, since the character encoder takes as long as the longest word of a part
-        # wants, and its memory too.
-        fresh.sort(key=len)
-        for at in range(0, len(fresh), _TYPES_AT_ONCE):
-            part = fresh[at : at + _TYPES_AT_ONCE]
-            encoded = self._encoder.encode(part)
-            mine = slice(first + at, first + at + len(part))
-            self._features[mine] = self.backend.features(encoded)
-            if self._encoder.pieces:
-                self._pieces[mine] = np.column_stack((encoded.pieces, encoded.shapes))
-        self._rows.update((token, first + i) for i, token in enumerate(fresh))
-        self._n_chars += sum(map(len, fresh))
 
     def self_test(self) -> None:
         """Reproduces expected.json, alone and in one batch. Raises SelfTestError for what differs."""

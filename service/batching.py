@@ -71,7 +71,7 @@ class Job(Generic[Item, Result]):
     def __post_init__(self) -> None:
         n = len(self.items)
         # Longest first: neighbours then have similar lengths, so batches have little padding.
-        self.waiting = [0] if n == 1 else sorted(range(n), key=lambda i: -self.lengths[i])
+        self.waiting = [0] if n == 1 else sorted(range(n), key=self.lengths.__getitem__, reverse=True)
         self.results = [None] * n
         self.n_unanswered = n
         self.n_held_tokens = sum(self.lengths)
@@ -275,8 +275,9 @@ class Batcher(Generic[Item, Result]):
         # The thread's side. SimpleQueue is the only thing that both sides change.
         self._inbox: SimpleQueue[Job[Item, Result] | None] = SimpleQueue()
         self._died = False
-        # Both sides': whoever computes holds the lock.
+        # Both sides': whoever computes holds the lock, but for the loop beside a batch of one request.
         self._computing = threading.Lock()
+        self._is_for_one = False  # the thread computes for a single request
         self._busy_since: float | None = None
 
     def start(self) -> None:
@@ -405,7 +406,8 @@ class Batcher(Generic[Item, Result]):
         self._little = []
 
     def _compute_little(self) -> None:
-        """This turn's requests, here, if they are little together and the thread is idle."""
+        """This turn's requests, here, if they are little together and the thread is idle, or computes for
+        a single request, whose thousands of sentences gain nothing if others wait for them too."""
         batch = [
             Place(job, index) for job in self._little if not job.future.done() for index in job.waiting
         ]
@@ -413,11 +415,17 @@ class Batcher(Generic[Item, Result]):
             self._little = []
             return
         longest = max([place.length for place in batch])
-        if longest * len(batch) > self._max_tokens_at_once or not self._computing.acquire(blocking=False):
+        if longest * len(batch) > self._max_tokens_at_once:
+            self._hand_over()
+            return
+        is_alone = self._computing.acquire(blocking=False)
+        if not is_alone and not self._is_for_one:
             self._hand_over()
             return
         try:
-            self._busy_since = now = self._clock()
+            now = self._clock()
+            if is_alone:
+                self._busy_since = now
             self._tell_waits(batch, now)
             results = self._results(batch)
         except Exception:
@@ -426,8 +434,9 @@ class Batcher(Generic[Item, Result]):
             self._little = []
             self._deliver(batch, results)
         finally:
-            self._busy_since = None
-            self._computing.release()
+            if is_alone:
+                self._busy_since = None
+                self._computing.release()
 
     def _release(self, job: Job[Item, Result]) -> None:
         if job.timer is not None:
@@ -491,8 +500,10 @@ class Batcher(Generic[Item, Result]):
                 if batch:
                     with self._computing:
                         self._busy_since = now = self._clock()
+                        self._is_for_one = all(place.job is batch[0].job for place in batch)
                         self._tell_waits(batch, now)
                         self._answer(batch)
+                        self._is_for_one = False
                         self._busy_since = None
                 elif stopping and not backlog:
                     return

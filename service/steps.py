@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
@@ -148,6 +148,14 @@ async def off_loop(service: Service, is_small: bool, work: Callable[[], Value]) 
     if is_small:
         return work()
     return await asyncio.get_running_loop().run_in_executor(service.text_thread, work)
+
+
+def let_go(*lists: list[Any]) -> None:
+    """Empties them, a little at a time: 10,000 sentences are a million objects, and freed at once, by
+    whoever drops the last reference, they keep the event loop waiting for 30 ms."""
+    for each in lists:
+        while each:
+            del each[-_CUTS_AT_ONCE // 10 :]
 
 
 def check_room(model: ServedModel) -> None:

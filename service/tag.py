@@ -23,7 +23,16 @@ from service.problems import Problem
 from service.schemas import TagRequest, parsed, person_flags, sentence_json, tag_request
 from service.settings import Settings
 from service.state import Service
-from service.steps import INLINE_CHARS, Cut, check_room, cut_document, cut_sentences, off_loop, tagged
+from service.steps import (
+    INLINE_CHARS,
+    Cut,
+    check_room,
+    cut_document,
+    cut_sentences,
+    let_go,
+    off_loop,
+    tagged,
+)
 
 PATH = "/v1/tag"
 _SECONDS = re.compile(SECONDS_PATTERN.encode())
@@ -145,6 +154,8 @@ def endpoint(service: Service) -> Endpoint:
                 content = await off_loop(
                     service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)
                 )
+                if not is_small:
+                    await off_loop(service, is_small, lambda: let_go(cuts, answers))
             return JsonResponse(content)
 
     return tag

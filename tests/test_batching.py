@@ -486,18 +486,37 @@ async def test_more_than_that_together_or_in_one_request_is_the_thread_s():
     assert worker.threads == [False, False]
 
 
-async def test_while_the_thread_computes_nothing_is_computed_beside_it():
+async def test_beside_a_batch_of_several_requests_nothing_is_computed_on_the_loop():
     worker = Here(held=True)
     async with batcher(worker, max_tokens_at_once=10) as queue:
-        large = queue.submit(["a" * 11])
+        large = [queue.submit([c * 6]) for c in "ab"]
         await worker.has_begun()
         small = queue.submit(["b"])
         await asyncio.sleep(0.01)
         assert not small.done()
         worker.release()
         assert await small == ["B"]
-        await large
+        await asyncio.gather(*large)
     assert worker.threads == [False, False]
+
+
+async def test_beside_a_batch_of_one_request_little_is_computed_on_the_loop():
+    class HeldThread(Here):
+        def __call__(self, items):
+            self.held = threading.current_thread() is not threading.main_thread()
+            return super().__call__(items)
+
+    worker = HeldThread(held=True)
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        large = queue.submit(["a" * 6, "b" * 6])
+        await worker.has_begun()
+        assert await queue.submit(["c"]) == ["C"]
+        assert not large.done()
+        assert queue.busy_for_s() > 0  # of the thread's batch still
+        worker.release()
+        await large
+        assert await queue.submit(["d"]) == ["D"]
+    assert worker.threads == [False, True, True]
 
 
 async def test_a_bad_item_computed_on_the_loop_fails_alone():

@@ -1,3 +1,5 @@
+import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import tagger as tagger_module
+from model import type_cache
 from model.backend import OnnxBackend, TorchBackend
 from model.labels import spans_of
 from model.tagger import SelfTestError, Tagger
@@ -103,27 +105,31 @@ def test_tag_all_keeps_to_its_budget_of_padded_tokens():
 def test_a_cache_of_word_types_that_overflows_changes_no_answer(monkeypatch):
     sentences = some_sentences(200)
     expected = a_tagger().tag(sentences)
-    monkeypatch.setattr(tagger_module, "_CACHED_TYPES", 15)
+    monkeypatch.setattr(type_cache, "_CACHED_TYPES", 15)
     small = a_tagger()
     assert_same([small.tag([s])[0] for s in sentences], expected)
-    assert len(small._rows) <= 15
+    assert len(small._types) <= 15
     assert_same(small.tag(sentences), expected)  # more word types at once than are kept
     assert_same([small.tag([s])[0] for s in sentences], expected)
 
 
 def test_what_is_kept_of_word_types_is_bounded_in_bytes_too(monkeypatch):
-    monkeypatch.setattr(tagger_module, "_CACHED_BYTES", 15 * INT8_TAGGER._features[0].nbytes)
+    monkeypatch.setattr(
+        type_cache,
+        "_CACHED_BYTES",
+        15 * INT8_TAGGER.backend.n_features * np.dtype(INT8_TAGGER.backend.dtype).itemsize,
+    )
     small = a_tagger(INT8_TAGGER.artefact)
     assert_same([small.tag([s])[0] for s in some_sentences(50)], INT8_TAGGER.tag(some_sentences(50)))
-    assert len(small._rows) <= 15
+    assert len(small._types) <= 15
 
 
 def test_long_word_types_do_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(tagger_module, "_CACHED_CHARS", 1_000)
+    monkeypatch.setattr(type_cache, "_CACHED_CHARS", 1_000)
     tagger = a_tagger()
     for i in range(50):
         tagger.tag([[f"{i}" + "x" * 100, "met"]])
-        assert sum(map(len, tagger._rows)) < 1_200
+        assert sum(map(len, tagger._types._rows)) < 1_200
 
 
 def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
@@ -131,22 +137,44 @@ def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
     tagger = a_tagger()
     one_by_one = [tagger.tag([s])[0] for s in sentences[:700]]
     together = tagger.tag(sentences)
-    assert len(tagger._features) > 6000
+    assert len(tagger._types._features) > 6000
     assert_same(together[:700], one_by_one)
 
 
-def test_what_is_kept_of_word_types_is_never_copied_to_another_place(monkeypatch):
-    """Copying it took 0.2 s, in which nobody was answered."""
-    monkeypatch.setattr(tagger_module, "_CACHED_TYPES", 2_000)
+def test_a_table_of_word_types_is_never_copied_whole_nor_written_over(monkeypatch):
+    """Copying it took 0.2 s, in which nobody was answered; and another thread may still read it."""
+    monkeypatch.setattr(type_cache, "_CACHED_TYPES", 2_000)
     tagger = a_tagger()
-    place = tagger._features
-    for i in range(0, 9_000, 100):  # it is full, and begins again, four times
-        tagger.tag([[f"w{n}" for n in range(i, i + 100)]])
-        assert tagger._features is place
+    types = tagger._types
+    tables = [types._features]
+    for i in range(0, 9_000, 100):  # it is full, and begins anew, four times
+        tagger.tag([["w0", *[f"w{n}" for n in range(i, i + 100)]]])
+        assert len(types._features) == 2_000
+        if types._features is not tables[-1]:
+            assert len(types) == 101
+            np.testing.assert_array_equal(tables[-1][1:101].any(1), True)
+            tables.append(types._features)
+    assert len(tables) == 5
     tagger.tag([[f"x{n}" for n in range(3_000)]])  # more at once than are kept
-    assert len(tagger._features) == 3_001
+    assert len(types._features) == 3_001
     tagger.tag([["Harry", "left"]])
-    assert len(tagger._features) == 2_000
+    assert len(types._features) == 2_000
+
+
+@pytest.mark.parametrize("n_kept", [15, 40, 10_000])
+def test_several_threads_get_the_answers_of_one(monkeypatch, n_kept):
+    sentences = some_sentences(300)
+    expected = a_tagger().tag(sentences)
+    monkeypatch.setattr(type_cache, "_CACHED_TYPES", n_kept)
+    tagger = a_tagger()
+
+    def answers(seed):
+        order = random.Random(seed).sample(range(len(sentences)), len(sentences))
+        return {i: tagger.tag([sentences[i]])[0] for i in order}
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(answers, range(4)):
+            assert_same([found[i] for i in range(len(sentences))], expected)
 
 
 def test_a_backend_that_fails_once_leaves_the_tagger_usable():
