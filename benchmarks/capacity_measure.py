@@ -36,8 +36,8 @@ from benchmarks.client import Load, http_request
 from benchmarks.figures import percentile
 from model.tagger import Tagger
 from service.batching import Backlog, Job
-from service.metrics import Metrics
 from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel
+from service.observing.metrics import Metrics
 from service.schemas import parsed, tag_request
 from service.settings import Settings
 from service.tag import PATH, answer_bytes, cuts_of

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not w
 
 from model.labels import PERSON, spans_of  # noqa: E402
 from model.tagger import Tagger  # noqa: E402
-from service.redaction import THRESHOLD, Person, Redacted, Redaction, left_over, persons_of  # noqa: E402
+from service.redaction.texts import THRESHOLD, Person, Redacted, Redaction, left_over, persons_of  # noqa: E402
 from training.corpus import read_corpus  # noqa: E402
 
 FOUND_AT = 0.1

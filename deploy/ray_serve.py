@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from service.app import create_app
-from service.log import configure
+from service.observing.log import configure
 from service.settings import Settings
 
 

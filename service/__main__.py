@@ -18,7 +18,7 @@ from pathlib import Path
 from model.backend import usable_cpus
 from service.app import VERSION
 from service.keys import ADMIN, USER, KeysError, new_key
-from service.log import LOGGER, configure
+from service.observing.log import LOGGER, configure
 from service.server import bound_socket
 from service.settings import Settings, SettingsError, help_text, unknown_variables
 from service.workers import Supervisor, serve

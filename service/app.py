@@ -15,15 +15,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import catalogue, docs, health, openapi, page, redact, reload, scrape, stream, tag
+from service import catalogue, docs, health, openapi, page, stream, tag
 from service.compat import wire
 from service.edge import Edge
+from service.observing import scrape
 from service.problems import Problem
+from service.redaction import endpoint as redact
+from service.reloading import endpoint as reload
 from service.settings import Settings
 from service.state import Service
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observing.tracing import Tracing
 
 VERSION = "0.1.0"
 
@@ -41,7 +44,7 @@ def create_app(
     """
     service = Service(settings, supervisor, metrics_folder)
     if tracing is None and settings.otel == "on":
-        from service.tracing import Tracing
+        from service.observing.tracing import Tracing
 
         tracing = Tracing()
     service.metrics.tracing = tracing

@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.facts import Facts, begin, facts
 from service.keys import OPEN_PATHS, Keyring
-from service.log import ACCESS, LOGGER, place_of, write_access
-from service.metrics import Metrics
+from service.observing.facts import Facts, begin, facts
+from service.observing.log import ACCESS, LOGGER, place_of, write_access
+from service.observing.metrics import Metrics
 from service.problems import ClientGone, Problem
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observing.tracing import Tracing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -15,10 +15,10 @@ from model.artefact import MANIFEST, ArtefactError
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
-from service.lineup import ChangeError, Entry, Lineup, Load
-from service.log import LOGGER
-from service.metrics import Metrics
+from service.observing.log import LOGGER
+from service.observing.metrics import Metrics
 from service.problems import Problem
+from service.reloading.lineup import ChangeError, Entry, Lineup, Load
 from service.settings import Settings
 
 # More is hardly faster on a CPU (model/tagger.py, tag_all), and makes others wait.
@@ -129,7 +129,7 @@ class ServedModel:
 
 
 class Models:
-    """The models of one process; the first is the default. See service/lineup.py for what a name means.
+    """The models of one process; the first is the default. What a name means says reloading/lineup.py.
 
     Each change replaces ``_models`` as a whole, so whoever looks finds the old ones or the new ones.
     """

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service import redact_schemas, schemas
+from service import schemas
 from service.keys import OPEN_PATHS
 from service.problems import KINDS, MEDIA_TYPE
+from service.redaction import schemas as redact_schemas
 
 NDJSON = "application/x-ndjson"
 _REF = "#/components/schemas/{model}"

@@ -18,8 +18,8 @@ import orjson
 
 from service.admission import overloaded
 from service.edge import SANE_ID, log_access
-from service.facts import Facts
-from service.log import LOGGER
+from service.observing.facts import Facts
+from service.observing.log import LOGGER
 from service.problems import MEDIA_TYPE, RETRY_AFTER_S
 from service.state import Service
 

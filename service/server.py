@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.acceptor import Acceptor
 from service.admission import Admission
-from service.log import LOGGER
 from service.memory import Collector
-from service.metrics import Metrics
+from service.observing.log import LOGGER
+from service.observing.metrics import Metrics
 from service.problems import MEDIA_TYPE
 from service.refusal import Refusal
 from service.settings import Settings

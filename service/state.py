@@ -9,12 +9,12 @@ from pathlib import Path
 
 from service.admission import Admission
 from service.keys import Keyring, read_keys, read_secret
-from service.metrics import Metrics
 from service.models import Models, ServedModel
+from service.observing.metrics import Metrics
 from service.problems import Problem
-from service.redaction import MIN_KEY_CHARS
+from service.redaction.texts import MIN_KEY_CHARS
+from service.reloading.switch import Switch
 from service.settings import Settings
-from service.switch import Switch
 from service.window import Streams
 
 

@@ -20,8 +20,8 @@ from model.labels import PERSON
 from model.tokeniser import Tokens, given_tokens
 from service.admission import overloaded
 from service.batching import ClosedError, DeadlineError, OverloadedError
-from service.facts import facts
 from service.models import Sentence, ServedModel
+from service.observing.facts import facts
 from service.problems import ClientGone, Problem, too_large
 from service.settings import Settings
 from service.state import Service

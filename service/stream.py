@@ -27,9 +27,9 @@ from model.head import Tagged
 from service.admission import Hold
 from service.body import JSON, check_content_type
 from service.edge import Endpoint, bug
-from service.facts import facts
 from service.lines import Incoming, Line, Lines
 from service.models import ServedModel
+from service.observing.facts import facts
 from service.openapi import REQUEST_ID_HEADER, TIMEOUT_HEADER, answers, lines_of
 from service.problems import ClientGone, Problem, invalid, too_large
 from service.schemas import kind_of, parsed, tag_request

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from model.head import Tagged
 from service.body import check_content_type, read_body
 from service.edge import Endpoint, JsonResponse
-from service.facts import facts
 from service.models import ServedModel
+from service.observing.facts import facts
 from service.offsets import Table, table_of
 from service.openapi import SECONDS_PATTERN, answers, json_body
 from service.problems import Problem

@@ -15,14 +15,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from service.agreement import Agreement, ToWorker
 from service.app import create_app
 from service.keys import KeysError
-from service.lineup import Lineup
-from service.log import LOGGER, configure
-from service.meters import Folder, Meters, forget_gauges
-from service.metrics import restarts_of
 from service.models import ModelsError
+from service.observing.log import LOGGER, configure
+from service.observing.meters import Folder, Meters, forget_gauges
+from service.observing.metrics import restarts_of
+from service.reloading.agreement import Agreement, ToWorker
+from service.reloading.lineup import Lineup
 from service.server import Server
 from service.settings import Settings
 from service.signals import without_interrupts

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.agreement import (
+from service.reloading.agreement import (
     COMMIT_WITHIN_S,
     Abort,
     Agreement,
@@ -18,7 +18,7 @@ from service.agreement import (
     Prepared,
     Up,
 )
-from service.lineup import ChangeError, Entry, Load, Unload, with_loaded, without
+from service.reloading.lineup import ChangeError, Entry, Load, Unload, with_loaded, without
 from tests.strategies import brief
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.artefact import save
-from service.redact_schemas import RedactResponse
+from service.redaction.schemas import RedactResponse
 from service.schemas import (
     ModelDetails,
     ModelList,

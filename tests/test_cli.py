@@ -23,7 +23,7 @@ from model.tagger import Tagger
 from service.cli import arguments, inputs, redact
 from service.cli.inputs import Reading, Record, lines_of
 from service.offsets import UNITS
-from service.redaction import MODES
+from service.redaction.texts import MODES
 from service.settings import ROOT
 from service.signals import without_interrupts
 from tests.running import environment

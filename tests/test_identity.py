@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.guess import bearer_of
-from service.identity import folded, people_of
-from service.invented import ORIGINS
-from service.pseudonyms import Pseudonyms
-from service.redaction import Person, redacted
+from service.redaction.guess import bearer_of
+from service.redaction.identity import folded, people_of
+from service.redaction.invented import ORIGINS
+from service.redaction.pseudonyms import Pseudonyms
+from service.redaction.texts import Person, redacted
 from tests.strategies import brief, thorough
 
 GIVEN = ["Ada", "Jean-Luc", "MARY", "james", "J.", "Élodie", "Xi"]

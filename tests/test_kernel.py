@@ -15,8 +15,8 @@ from model.backend import KernelBackend, OnnxBackend, TorchBackend, _recurrence_
 from model.head import Chain, legality
 from model.labels import LabelScheme
 from model.tagger import Tagger
-from service.metrics import Metrics
 from service.models import KERNEL_TOKENS_AT_ONCE, ServedModel
+from service.observing.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import random_artefact
 from tests.strategies import brief

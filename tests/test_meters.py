@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from service.meters import SECONDS, Folder, Meters, exposition, forget_gauges
+from service.observing.meters import SECONDS, Folder, Meters, exposition, forget_gauges
 from service.settings import ROOT
 from tests.strategies import brief
 
@@ -100,7 +100,7 @@ def test_threads_can_make_meters_at_the_same_time(folder):
     assert {line.rpartition(" ")[2] for line in counted} == {"1.0"}
 
 
-MAKE_ONE = "from service.meters import Folder; made = Folder(); print(made.path, flush=True)"
+MAKE_ONE = "from service.observing.meters import Folder; made = Folder(); print(made.path, flush=True)"
 
 
 def printed(code):

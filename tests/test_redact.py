@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from service.problems import Problem
-from service.redact_schemas import RedactRequestJson, RedactResponse, redact_request
-from service.redaction import MASK, MODES, Person, with_namesakes
+from service.redaction.schemas import RedactRequestJson, RedactResponse, redact_request
+from service.redaction.texts import MASK, MODES, Person, with_namesakes
 from service.schemas import parsed
 from service.settings import ROOT
 from tests.running import check_problem, running
@@ -291,7 +291,7 @@ def test_a_bug_says_nothing_of_the_text(bundled, caplog, monkeypatch):
     def broken(*_):
         raise ValueError("cannot replace Zebedee Quux")
 
-    monkeypatch.setattr("service.redact.answer_bytes", broken)
+    monkeypatch.setattr("service.redaction.endpoint.answer_bytes", broken)
     request = {"texts": ["Zebedee Quux left."], "mode": "mask"}
     answer = bundled.client.post("/v1/redact", json=request)
     check_problem(answer, 500, "internal-error")

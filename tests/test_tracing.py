@@ -9,8 +9,8 @@ pytest.importorskip("opentelemetry.sdk")
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.observing.tracing import Tracing
 from service.settings import ROOT
-from service.tracing import Tracing
 from tests.running import running
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -80,7 +80,7 @@ import sys
 from service.app import create_app
 from service.settings import Settings
 create_app(Settings())
-print([name for name in ("opentelemetry.sdk", "service.tracing") if name in sys.modules])
+print([name for name in ("opentelemetry.sdk", "service.observing.tracing") if name in sys.modules])
 """
     assert printed(code) == "[]"
 

@@ -23,8 +23,8 @@ from model.labels import PERSON
 from model.tokeniser import Tokens
 from service.cli.inputs import SEPARATORS, Record
 from service.offsets import converted, table_of
-from service.redact_schemas import result_json
-from service.redaction import Redacted
+from service.redaction.schemas import result_json
+from service.redaction.texts import Redacted
 
 if TYPE_CHECKING:
     from service.cli.work import Chunk, Options

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     from service.cli.files import run as run_files
     from service.cli.work import Options
-    from service.redaction import KEYED, THRESHOLD
+    from service.redaction.texts import KEYED, THRESHOLD
 
     inputs = inputs_of(asked)
     if asked.format == "same" and any((asked.input or kind_of(each.path)) == "parquet" for each in inputs):
@@ -77,7 +77,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def _key(path: Path) -> bytes:
     from service.keys import KeysError, read_secret
-    from service.redaction import MIN_KEY_CHARS
+    from service.redaction.texts import MIN_KEY_CHARS
 
     try:
         return read_secret(path, least_chars=MIN_KEY_CHARS)

@@ -19,7 +19,7 @@ from model.tokeniser import Tokens
 from service.cli.errors import CliError, InputError
 from service.cli.formats import FORMATS, Sentence, redacted_lines
 from service.cli.inputs import Record
-from service.redaction import Redaction, persons_of
+from service.redaction.texts import Redaction, persons_of
 
 
 @dataclass(frozen=True, slots=True)

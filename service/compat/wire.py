@@ -24,8 +24,8 @@ from model.head import Tagged
 from model.labels import PERSON
 from service.body import JSON, check_content_encoding, check_content_type, read_body
 from service.edge import Endpoint
-from service.facts import facts
 from service.models import ServedModel
+from service.observing.facts import facts
 from service.problems import Problem, invalid, too_large
 from service.schemas import kind_of, parsed
 from service.settings import Settings

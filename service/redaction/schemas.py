@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from service.offsets import converted, table_of
 from service.problems import invalid, too_large
-from service.redaction import KEYED, MIN_KEY_CHARS, MODES, THRESHOLD, Person, Redacted
+from service.redaction.texts import KEYED, MIN_KEY_CHARS, MODES, THRESHOLD, Person, Redacted
 from service.schemas import (
     ModelRef,
     Strict,

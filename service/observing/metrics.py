@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from service.batching import Observer, Place
-from service.meters import ROWS, SECONDS, Counter, Folder, Gauge, Histogram, Meters, exposition
+from service.observing.meters import ROWS, SECONDS, Counter, Folder, Gauge, Histogram, Meters, exposition
 from service.problems import Problem
 
 # A client may send any method; each that is counted by itself costs a time series a path.

@@ -7,7 +7,7 @@ Knows nothing of HTTP, nor of how persons are found. Offsets are code points, ha
     mask        █████, always five: the text does not show how long the name was
     label       [PERSON_1], the same number for the same person throughout all texts
     hash        [PERSON_3f2a90c1b2d4e6f8], of the person's name and a key: the same in every request
-    pseudonym   an invented name (service/pseudonyms.py)
+    pseudonym   an invented name (service/redaction/pseudonyms.py)
 
 The bundled models take none of the first three for a person: ***** and [REDACTED] do as well, xxxxx
 does not (of 2,067 replaced persons, 0 were found again at 0.1, and of xxxxx 6).
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from model.head import Tagged
 from model.labels import PERSON
 from model.tokeniser import Tokens
-from service.identity import POSSESSIVE, People, folded, people_of
-from service.pseudonyms import Pseudonyms
+from service.redaction.identity import POSSESSIVE, People, folded, people_of
+from service.redaction.pseudonyms import Pseudonyms
 
 MODES = ("mask", "label", "hash", "pseudonym")
 KEYED = ("hash", "pseudonym")

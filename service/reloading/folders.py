@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from model.artefact import MANIFEST
-from service.lineup import ChangeError
+from service.reloading.lineup import ChangeError
 from service.settings import Settings
 
 

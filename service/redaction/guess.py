@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 
 from model.name_origins import FILE, NameOrigins, load
-from service.identity import PARTICLES, SUFFIXES, Words, is_initials
-from service.invented import ORIGINS, Origin
+from service.redaction.identity import PARTICLES, SUFFIXES, Words, is_initials
+from service.redaction.invented import ORIGINS, Origin
 from service.settings import ROOT
 
 NEUTRAL = "English"  # where nothing can be guessed

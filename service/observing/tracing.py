@@ -23,7 +23,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, set_span_in_co
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.batching import Place
-from service.facts import Facts
+from service.observing.facts import Facts
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

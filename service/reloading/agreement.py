@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.lineup import ChangeError, Entry, Lineup, Load, Unload, with_loaded, without
+from service.reloading.lineup import ChangeError, Entry, Lineup, Load, Unload, with_loaded, without
 
 # A commit is one assignment on the worker's event loop; one that takes so long is not running.
 COMMIT_WITHIN_S = 10.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.identity import folded
+from service.redaction.identity import folded
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
-from service.metrics import Serving
+from service.observing.metrics import Serving
 from service.state import Service
 
 PATH = "/metrics"

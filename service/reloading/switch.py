@@ -1,6 +1,6 @@
 """This process's part in changing what is loaded: asks for it, prepares it, commits it, cleans up.
 
-    POST …/load ─► ask() ─► Asked ─► service/agreement.py ─► Prepare, Commit or Abort ─► receive()
+    POST …/load ─► ask() ─► Asked ─► service/reloading/agreement.py ─► Prepare, Commit or Abort ─► receive()
 
 Loading runs on a thread of its own, beside what serves. Of several workers, the agreement is the
 supervisor's, at the other end of a pipe; a process that is alone has it here. Belongs to one event
@@ -17,7 +17,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from service.admission import Admission
-from service.agreement import (
+from service.memory import give_back
+from service.models import Models, ServedModel
+from service.observing.log import LOGGER, place_of
+from service.reloading.agreement import (
     Abort,
     Agreement,
     Asked,
@@ -30,10 +33,7 @@ from service.agreement import (
     ToWorker,
     Up,
 )
-from service.lineup import ChangeError, Load, Unload
-from service.log import LOGGER, place_of
-from service.memory import give_back
-from service.models import Models, ServedModel
+from service.reloading.lineup import ChangeError, Load, Unload
 from service.settings import Settings
 
 log = logging.getLogger(LOGGER)

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from service.guess import Bearer, bearer_of
-from service.identity import (
+from service.redaction.guess import Bearer, bearer_of
+from service.redaction.identity import (
     PARTICLES,
     POSSESSIVE,
     SUFFIXES,
@@ -31,7 +31,7 @@ from service.identity import (
     folded,
     is_initials,
 )
-from service.invented import ORIGINS, Origin
+from service.redaction.invented import ORIGINS, Origin
 
 _WORD = re.compile(r"\w+")
 _HYPHEN = re.compile("[-\u2010\u2011]")

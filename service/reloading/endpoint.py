@@ -1,6 +1,6 @@
 """POST /v1/models/{name}/load and …/unload: other versions, without a restart and without a gap.
 
-What may be loaded says service/folders.py; how all workers switch together, service/agreement.py.
+What may be loaded says folders.py; how all workers switch together, agreement.py.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from starlette.responses import Response
 
 from service.body import check_content_type, read_body
 from service.edge import JsonResponse
-from service.folders import allowed_folder, folder_of
 from service.keys import Key
-from service.lineup import ChangeError, Entry, Lineup, Load, Unload, current
-from service.log import LOGGER
 from service.models import ModelsError, digest_of
+from service.observing.log import LOGGER
 from service.openapi import REQUEST_ID_HEADER, SECURED, answers, json_body
 from service.problems import Problem, invalid
+from service.reloading.folders import allowed_folder, folder_of
+from service.reloading.lineup import ChangeError, Entry, Lineup, Load, Unload, current
 from service.schemas import kind_of, parsed
 from service.settings import Settings
 from service.state import Service

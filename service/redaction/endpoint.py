@@ -20,11 +20,11 @@ from starlette.types import Receive
 from model.head import Tagged
 from service.body import check_content_type, read_body
 from service.edge import Endpoint, JsonResponse
-from service.facts import facts
 from service.models import ServedModel
+from service.observing.facts import facts
 from service.openapi import answers, json_body
-from service.redact_schemas import RedactRequest, redact_request, result_json
-from service.redaction import Redaction, persons_of
+from service.redaction.schemas import RedactRequest, redact_request, result_json
+from service.redaction.texts import Redaction, persons_of
 from service.schemas import parsed
 from service.settings import Settings
 from service.state import Service

@@ -1,0 +1,1 @@
+"""Other models without a restart: what is loaded, and how all workers change it together."""
