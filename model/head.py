@@ -323,10 +323,13 @@ def decode(
     names = scheme.labels
     types = {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
-    begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
-    likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
+    likeliest = [0.0] * len(lengths)  # that a person begins, at any token of a sentence
+    if any([least > 0 for least in thresholds]):
+        begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
+        likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
+    sentence, token = np.arange(len(path))[:, None], np.arange(path.shape[1])
     # Rounded here, for all at once: one by one it takes half as long as writing the answer.
-    chosen = np.take_along_axis(marginals, path[:, :, None], axis=2)[:, :, 0].round(_PLACES).tolist()
+    chosen = marginals[sentence, token, path].round(_PLACES).tolist()  # (B, T)
     tagged = []
     for b, (n, least, ids) in enumerate(zip(lengths, thresholds, path.tolist(), strict=True)):
         ids = ids[:n]

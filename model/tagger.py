@@ -69,9 +69,11 @@ class Tagger:
         if not full:
             return answers
         lengths = np.array([len(sentences[i]) for i in full], dtype=np.int64)
-        rows = np.zeros((len(full), int(lengths.max())), dtype=np.int64)  # (B, T)
-        found = self._types.look_up(list(chain.from_iterable(sentences[i] for i in full)))
-        rows[np.arange(rows.shape[1]) < lengths[:, None]] = found.rows
+        found = self._types.look_up(list(chain.from_iterable([sentences[i] for i in full])))
+        rows = found.rows[None]  # (B, T)
+        if len(full) > 1:
+            rows = np.zeros((len(full), int(lengths.max())), dtype=np.int64)
+            rows[np.arange(rows.shape[1]) < lengths[:, None]] = found.rows
         layout = self._layout(found, rows, lengths.tolist())
         emissions = self.backend.emissions(found.features, rows, lengths, layout)
         tagged = decode(
