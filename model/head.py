@@ -324,7 +324,7 @@ def decode(
     types = {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
     likeliest = [0.0] * len(lengths)  # that a person begins, at any token of a sentence
-    if any([least > 0 for least in thresholds]):
+    if any(least > 0 for least in thresholds):
         begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
         likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
     sentence, token = np.arange(len(path))[:, None], np.arange(path.shape[1])
