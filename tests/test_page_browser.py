@@ -33,7 +33,7 @@ from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 BUNDLED = ROOT / "artefacts" / "en-person"
 SEED = "Harry Potter and Hermione Granger invented a new spell"
-EMOJI = "👩‍👩‍👧 Emma Clarke🎉 met José Ángel Nuñez. 🇫🇷 We saw zorblax leave."
+EMOJI = "👩‍👩‍👧 Emma Clarke🎉 met José Ángel Nuñez. 🇫🇷 We saw teapots leave."
 
 PATIENCE_MS = 20_000  # machines may be busy; what passes waits for nothing
 expect.set_options(timeout=PATIENCE_MS)
@@ -386,13 +386,13 @@ def test_the_keyboard_alone_removes_and_adds_persons(page: Page) -> None:
 def test_selected_words_become_a_person_and_a_click_takes_it_back(page: Page) -> None:
     enter(page, EMOJI)
     before = marked(page)
-    select(page, "zorblax ")
+    select(page, "teapots ")
     page.click("#bubble")
-    assert marked(page, ".added") == ["zorblax"]
-    assert set(marked(page)) == {*before, "zorblax"}
+    assert marked(page, ".added") == ["teapots"]
+    assert set(marked(page)) == {*before, "teapots"}
     expect(page.locator("#bubble")).to_be_hidden()
     page.click("#view mark.added")
-    assert "zorblax" not in marked(page, ".added")
+    assert "teapots" not in marked(page, ".added")
 
 
 def test_a_part_of_a_person_can_be_selected_to_mend_its_ends(page: Page) -> None:
@@ -408,7 +408,7 @@ def test_a_part_of_a_person_can_be_selected_to_mend_its_ends(page: Page) -> None
 
 def test_downloaded_corrections_are_what_training_reads(page: Page, tmp_path: Path) -> None:
     enter(page, EMOJI)
-    select(page, "zorblax")
+    select(page, "teapots")
     page.click("#bubble")
     page.click("#view mark:has-text('Emma Clarke')")
     enter(page, SEED)
@@ -416,11 +416,11 @@ def test_downloaded_corrections_are_what_training_reads(page: Page, tmp_path: Pa
     path = collected(page, tmp_path)
     first, _ = map(json.loads, path.read_text("utf-8").splitlines())
     assert first["text"] == EMOJI
-    assert {first["text"][s["start"] : s["end"]] for s in first["spans"]} == {"José Ángel Nuñez", "zorblax"}
+    assert {first["text"][s["start"] : s["end"]] for s in first["spans"]} == {"José Ángel Nuñez", "teapots"}
     assert {s["label"] for s in first["spans"]} == {"PER"}
     sentences = read_corpus(path, tokenise=tokeniser("treebank-1"))
     found = [" ".join(s.tokens[p.start : p.end]) for s in sentences for p in spans_of(s.labels)]
-    assert found == ["José Ángel Nuñez", "zorblax", "Harry Potter", "Hermione Granger"]
+    assert found == ["José Ángel Nuñez", "teapots", "Harry Potter", "Hermione Granger"]
 
 
 def test_corrections_outlive_the_page_until_they_are_cleared(page: Page) -> None:
@@ -555,7 +555,7 @@ def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
             page.click("#bubble")
         if page.is_enabled("#keep"):
             page.click("#keep")
-    assert n_right < 6
+    assert n_right < len(sentences)  # there is something to learn
     page.click("summary")
     command = page.locator("#command").text_content().replace("\\\n", " ").split()
     path = collected(page, tmp_path)
@@ -610,7 +610,7 @@ def test_pseudonyms_stay_while_the_text_grows(page: Page) -> None:
 
 def test_the_json_that_is_copied_holds_the_persons_with_exact_offsets(page: Page) -> None:
     enter(page, EMOJI)
-    select(page, "zorblax")
+    select(page, "teapots")
     page.click("#bubble")
     found = json.loads(copied(page, "json"))
     assert [found["text"][p["start"] : p["end"]] for p in found["persons"]] == marked(page)
@@ -631,7 +631,7 @@ def test_the_curl_command_that_is_copied_gives_the_answer_shown(page: Page, time
 
 def test_the_columns_that_are_copied_are_what_training_reads(page: Page, tmp_path: Path) -> None:
     enter(page, f"{EMOJI} {SEED}. They came potterishly.")
-    select(page, "zorblax")
+    select(page, "teapots")
     page.click("#bubble")
     select(page, "potteri")  # part of a token
     page.click("#bubble")
@@ -760,7 +760,7 @@ def test_axe_finds_nothing_to_object_to(opened: Callable[..., Page], look: str) 
     page = opened(bypass_csp=True, **LOOKS[look])  # axe is no part of the page
     enter(page, f"{EMOJI} {SEED}. Caloi won.")
     set_threshold(page, 2)
-    select(page, "zorblax")
+    select(page, "teapots")
     if page.locator("#bubble").is_visible():
         page.click("#bubble")
     page.click("#view mark >> nth=0")

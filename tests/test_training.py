@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from model.artefact import load
@@ -235,6 +237,29 @@ def test_scores_are_calibrated_on_the_files_named_alone(some_sentences: Path, tm
     dev = ("--dev", str(some_sentences), "--types", "PER", "--epochs", "1", "--set")
     assert train(some_sentences, tmp_path / "m", *dev, f'calibrate=["{some_sentences}"]') == 0
     assert train(some_sentences, tmp_path / "n", *dev, 'calibrate=["other.jsonl"]') == 2
+
+
+def test_what_training_began_with_is_mixed_into_what_it_ends_with(
+    some_sentences: Path, tmp_path: Path
+) -> None:
+    def weights(name: str, *options: str) -> NDArray[np.float32]:
+        once = ("--types", "PER", "--epochs", "1", *options)
+        assert train(some_sentences, tmp_path / name, *once) == 0
+        return load(tmp_path / name).weights["output.weight"]
+
+    before = weights("before")
+    init = ("--init", str(tmp_path / "before"))
+    after = weights("after", *init)
+    assert np.abs(after - before).max() > 1e-4
+    mixed = weights("mixed", *init, "--set", "optimiser.initial_share=0.25")
+    np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * before, atol=1e-7)
+
+
+def test_a_temperature_that_is_given_is_not_fitted(some_sentences: Path, tmp_path: Path) -> None:
+    given = ("--types", "PER", "--epochs", "1", "--set")
+    assert train(some_sentences, tmp_path / "m", *given, "temperature=1.25") == 0
+    assert load(tmp_path / "m").config.temperature == 1.25
+    assert train(some_sentences, tmp_path / "n", *given, "temperature=-1") == 2
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(some_sentences: Path, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ class Fit:
         self.best_f1 = -1.0
         self.step = 0  # over all epochs
         self._sums = [0.0, 0.0, 0.0]  # this epoch's loss, gradient norm, clipped steps
+        self._initial = {n: p.detach().clone() for n, p in self.trained.items()}
         self._average = _Average(self.trained, recipe.optimiser.average_decay)
         pretrained = {n for n in self.trained if n.startswith("context.")}
         share = recipe.optimiser.context_rate
@@ -294,11 +295,12 @@ class Fit:
         return state["epoch"], state["step_in_epoch"]
 
     def load_best(self) -> None:
-        """Takes up the weights of the epoch to keep."""
+        """Takes up the weights of the epoch to keep, mixed with the initial ones as the recipe says."""
         tensors, _ = read_checkpoint(self.folder / BEST)
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(tensors[name])
+                parameter.lerp_(self._initial[name], self.recipe.optimiser.initial_share)
 
     # --- training --------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ class OptimiserConfig:
     warmup: float = 0.1  # share of all steps
     clip_norm: float = 5.0  # of the whole gradient; 0 does not clip
     average_decay: float = 0.998  # of the running average of the weights that is kept; 0: none
+    # Share of the weights that training began with, as --init gave them, in those it ends with: a network
+    # fine-tuned, and what it knew before (Wortsman et al. 2022, arXiv:2109.01903).
+    initial_share: float = 0.0
     patience: int = 5  # epochs without a better dev F1 before stopping
     keep: str = "best"  # the weights of the epoch that scored best on dev, or of the "last" one
 
@@ -36,6 +39,8 @@ class OptimiserConfig:
             raise ValueError(f"epochs is {self.epochs}: at least 1 is expected")
         if self.keep not in ("best", "last"):
             raise ValueError(f"keep {self.keep!r} is not one of ('best', 'last')")
+        if not 0 <= self.initial_share < 1:
+            raise ValueError(f"initial_share is {self.initial_share}: 0 to below 1 is expected")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate is {self.learning_rate}: between 0 and 1 is expected")
 
@@ -73,6 +78,7 @@ class Recipe:
     data: tuple[DataConfig, ...] = ()
     dev: tuple[str, ...] = ()
     calibrate: tuple[str, ...] = ()  # the dev files that scores are made probabilities on; () is all
+    temperature: float = 0.0  # of the scores; 0: fitted on these files
     dev_share: float = 0.1  # of the training documents, where no dev file is given
     names: str = ""  # folder of name lists, for augment.swap_names
     min_count: int = 2  # of a word in the training data, for a row in a table without vectors

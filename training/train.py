@@ -85,6 +85,8 @@ def _read(
     if any(part.stream for part in recipe.data) and not recipe.dev:
         raise ValueError("data that is streamed cannot be split: give a dev file")
     train = [LabelledSet(part.path, sentences(part.path, part.stream), part.weight) for part in recipe.data]
+    if recipe.temperature < 0:
+        raise ValueError(f"temperature is {recipe.temperature:g}: 0 or more is expected")
     if unknown := sorted({*recipe.calibrate} - {*recipe.dev}):
         raise ValueError(f"calibrate: {unknown[0]} is not one of the dev files {list(recipe.dev)}")
     if recipe.dev:
@@ -239,7 +241,8 @@ def train(
         return None
     fit.load_best()
     shape = replace(fit.config.network, int8_recurrence=fit.config.network.allows_int8)
-    config = replace(fit.config, network=shape, temperature=_fit_temperature(fit, fit.batches.store))
+    temperature = recipe.temperature or _fit_temperature(fit, fit.batches.store)
+    config = replace(fit.config, network=shape, temperature=temperature)
     kept = history[-1]
     if recipe.optimiser.keep == "best":
         kept = max(history, key=lambda record: (record.dev_f1, record.epoch))
