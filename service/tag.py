@@ -154,8 +154,8 @@ def endpoint(service: Service) -> Endpoint:
                 content = await off_loop(
                     service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)
                 )
-                if not is_small:
-                    await off_loop(service, is_small, lambda: let_go(cuts, answers))
+            if not is_small:
+                service.text_thread.submit(let_go, cuts, answers)  # nobody waits for that
             return JsonResponse(content)
 
     return tag
