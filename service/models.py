@@ -24,7 +24,7 @@ from service.settings import Settings
 # More is hardly faster on a CPU (model/tagger.py, tag_all), and makes others wait.
 # A GPU wants far more at once.
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
-# What the kernel computes on the event loop itself: 2 ms. Another thread takes 0.15 ms to be told and to
+# What the kernel computes on the event loop itself: 3 ms. Another thread takes 0.15 ms to be told and to
 # answer. Other backends are too slow for that, and a larger network far too slow.
 KERNEL_TOKENS_AT_ONCE = 512
 
