@@ -40,6 +40,7 @@ from training.fit import emit
 SUFFIX = ".safetensors"
 _MIN_TOKENS, _MAX_TOKENS = 4, 120  # headings and run-on lists teach little
 _CHUNK = 4096  # sentences labelled at a time
+_SCOUT_SURE = 0.95  # of each token's label: a quarter of the sentences have one it is less sure of
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,6 @@ class Chosen:
     without_names: float = 0.3  # share kept of the sentences in which the teacher finds nobody
     seed: int = 1
     sure: float = 0.1  # share labelled of the sentences that a scout is sure of
-
-
-_SCOUT_SURE = 0.95  # of each token's label: a quarter of the sentences have one it is less sure of
 
 
 def documents(path: Path) -> Iterator[str]:

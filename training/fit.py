@@ -215,7 +215,8 @@ class Fit:
         self.best_f1 = -1.0
         self.step = 0  # over all epochs
         self._sums = [0.0, 0.0, 0.0]  # this epoch's loss, gradient norm, clipped steps
-        self._initial = {n: p.detach().clone() for n, p in self.trained.items()}
+        mixes = recipe.optimiser.initial_share > 0
+        self._initial = {n: p.detach().clone() for n, p in self.trained.items() if mixes}
         self._average = _Average(self.trained, recipe.optimiser.average_decay)
         pretrained = {n for n in self.trained if n.startswith("context.")}
         share = recipe.optimiser.context_rate
@@ -300,7 +301,8 @@ class Fit:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(tensors[name])
-                parameter.lerp_(self._initial[name], self.recipe.optimiser.initial_share)
+                if name in self._initial:
+                    parameter.lerp_(self._initial[name], self.recipe.optimiser.initial_share)
 
     # --- training --------------------------------------------------------------------------
 
