@@ -1,7 +1,7 @@
 """Three ways to compute the network; all give the same answers (tests/test_backend.py).
 
-ONNX Runtime runs the exported graphs on a CPU and needs no torch. The kernel (model/kernel.c) takes
-the int8 recurrence from it, where that was compiled. torch defines the model, and runs it on a GPU.
+ONNX Runtime runs the exported graphs on a CPU and needs no torch. The kernel (model/kernel.c) stands in
+for it where that was compiled, and the recurrence is int8. torch defines the model, and runs it on a GPU.
 
     B sentences, T tokens in the longest, N word types, D features, K labels.
 """
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import kernel
-from model.artefact import Artefact, ArtefactError
+from model.artefact import Artefact, ArtefactError, Weights
 from model.config import NetworkConfig
-from model.features import PAD_ID, WordTypes
+from model.features import PAD_ID, SHAPES, WordTypes
 from model.wordpiece import Layout
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def _used_chars(chars: NDArray[np.int64], filter_width: int) -> NDArray[np.int64
     return np.ascontiguousarray(chars[:, : longest + filter_width // 2 + 1])
 
 
-# torch's order of gates → ONNX's, which the exported graphs have, and so the kernel, which reads what the
-# graph of word types gives.
+# torch's order of gates → ONNX's, which the exported graphs have, and the kernel.
 _GATES = {"lstm": (0, 3, 1, 2), "lstm-peephole": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 
@@ -79,11 +78,25 @@ def onnx_gates(network: NetworkConfig, values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(len(order), network.hidden_dim, -1)[order].reshape(values.shape)
 
 
+def input_gates(network: NetworkConfig, weights: Weights, name: str, layer: int = 0) -> Array:
+    """One parameter of all cells of a layer, one below the other, their gates in ONNX's order."""
+    cells = range(network.n_directions)
+    return np.concatenate([onnx_gates(network, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
+
+
+def char_places(weights: Weights) -> Array:
+    """(char_width, characters, char_filters): what a character gives the filters in each of their places.
+
+    Looked up and added up, they are the convolution, in half the time that ONNX Runtime's takes.
+    """
+    places: Array = weights["words.chars.weight"] @ weights["words.filters.weight"].transpose(2, 1, 0)
+    return places
+
+
 class OnnxBackend:
     """The exported graphs on the CPU. ``threads``: intra-op threads of this process."""
 
     name, device = "onnx", "cpu"
-    _runs_sentences = True
 
     def __init__(self, artefact: Artefact, threads: int = 1) -> None:
         import onnxruntime
@@ -109,8 +122,7 @@ class OnnxBackend:
         if self._is_int8:
             self.n_features, self.dtype = network.n_directions * 4 * network.hidden_dim, np.float16
         self._word_types = session(WORD_TYPES_GRAPH)
-        if self._runs_sentences:
-            self._sentences = session(SENTENCES_GRAPH)
+        self._sentences = session(SENTENCES_GRAPH)
         # A graph takes only what its network looks at.
         self._takes = {value.name: value.shape for value in self._word_types.get_inputs()}
         # Older graphs take words of CHAR_WINDOW characters only.
@@ -166,26 +178,52 @@ class OnnxBackend:
         pass
 
 
-class KernelBackend(OnnxBackend):
-    """Word types by ONNX Runtime, and the int8 recurrence over them by model/kernel.c."""
+class KernelBackend:
+    """Word types, and the int8 recurrence over them, by model/kernel.c: always one thread.
 
-    name = "kernel"
-    _runs_sentences = False
+    Raises ValueError where the kernel is not for this machine or network.
+    """
 
-    def __init__(self, artefact: Artefact, threads: int = 1) -> None:
-        super().__init__(artefact, threads)
+    name, device = "kernel", "cpu"
+
+    def __init__(self, artefact: Artefact) -> None:
+        network = artefact.config.network
+        if not network.int8_recurrence:
+            raise ValueError("the kernel is for networks with an int8 recurrence")
         self._recurrence = _recurrence_of(artefact)
+        self._word_types = kernel.WordTypes(_word_weights_of(artefact))
+        self.n_features = network.n_directions * 4 * network.hidden_dim
+        self.dtype: type[np.floating] = np.float16
+
+    def features(self, types: WordTypes) -> Floats:
+        return self._word_types.gates(types)
 
     def emissions(self, features: Floats, rows: Rows, lengths: Rows, layout: Layout | None = None) -> Array:
         assert layout is None  # int8_recurrence goes without a context encoder
         return self._recurrence.emissions(features, rows, lengths)
 
+    def free_memory(self) -> None:
+        pass
+
+
+def _word_weights_of(artefact: Artefact) -> kernel.WordWeights:
+    network, weights = artefact.config.network, artefact.weights
+    none = (np.zeros((1, 0), np.int8), np.zeros(1, np.float32))
+    tables = [artefact.tables.get(f"words.{name}.weight") for name in ("cased", "lower")]
+    return kernel.WordWeights(
+        tables=tuple((table.rows, table.scales) if table else none for table in tables),
+        places=char_places(weights) if network.char_filters else np.zeros((0, 0, 0), np.float32),
+        filter_bias=weights.get("words.filters.bias", np.zeros(0, np.float32)),
+        shapes=weights.get("words.shapes.weight", np.zeros((len(SHAPES), 0), np.float32)),
+        projection=weights["words.projection.weight"],
+        projection_bias=weights["words.projection.bias"],
+        input=input_gates(network, weights, "weight_ih_l0"),
+        bias=input_gates(network, weights, "bias_ih_l0"),
+    )
+
 
 def _recurrence_of(artefact: Artefact) -> kernel.Recurrence:
-    """Raises ValueError where the kernel is not for this machine or network."""
     network = artefact.config.network
-    if not network.int8_recurrence:
-        raise ValueError("the kernel is for networks with an int8 recurrence")
     n = network.n_directions
     tables = [artefact.tables[f"layers.0.{d}.weight_hh_l0"] for d in range(n)]
     output = artefact.weights["output.weight"]
@@ -279,7 +317,7 @@ def usable_cpus() -> int:
 
 def _cpu_backend(artefact: Artefact, threads: int) -> Backend:
     try:
-        return KernelBackend(artefact, threads)
+        return KernelBackend(artefact)
     except ValueError:
         return OnnxBackend(artefact, threads)
 
@@ -299,7 +337,7 @@ def choose_backend(
     if device == "cuda" and backend in ("kernel", "onnx"):
         raise ValueError(f"backend {backend!r} serves from the CPU: device 'cuda' needs backend 'torch'")
     if backend == "kernel":
-        return KernelBackend(artefact, threads)
+        return KernelBackend(artefact)
     if backend == "onnx":
         return OnnxBackend(artefact, threads)
     if device == "cpu" and backend == "auto":

@@ -1,5 +1,6 @@
-/* The int8 recurrence and the chain's sums, of a batch whose sentences are computed one beside the
- * other and never together: what one gets does not depend on the others, to the last bit.
+/* What word types give the gates, the int8 recurrence over it, and the chain's sums; of a batch whose types
+ * and sentences are computed one beside the other and never together: what one gets does not depend on the
+ * others, to the last bit.
  *
  * Beside ONNX Runtime, which runs a graph of some fifteen operators a step, each with its own set-up:
  * here a step is one walk over the weights, which stay in the second-level cache. Plain C, with
@@ -7,6 +8,7 @@
  * Called from model/kernel.py, which says what the arrays are.
  *
  *     B sentences   T tokens in the longest   H hidden units a direction   K labels
+ *     N word types  C characters of each      F filters                    D features
  */
 
 #include <math.h>
@@ -21,8 +23,9 @@
 #endif
 
 #define SIDE 64     /* gates of a tile of weights */
-#define TOGETHER 4  /* sentences that share one walk over the weights */
+#define TOGETHER 4  /* sentences, or word types, that share one walk over the weights */
 #define MOST_LABELS 64
+#define LINE 64     /* bytes of a cache line */
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #if !defined(__clang__)
@@ -44,6 +47,11 @@ struct network {
     const float *output;        /* (directions, K, H) */
     const float *bias;          /* (K) */
 };
+
+/* Where the first cache line begins: a vector that lies in two is loaded in twice the time. */
+INLINE float *aligned(void *room) {
+    return (float *)(((uintptr_t)room + LINE - 1) / LINE * LINE);
+}
 
 /* exp(x) for -80 <= x <= 80, to 2 units in the last place. Cephes, expf.c: the method and its constants. */
 INLINE float exp_of(float x) {
@@ -87,11 +95,83 @@ INLINE void activate(int64_t hidden, const int32_t *restrict sums, const int32_t
         float h = (1.0f - e) / (out * (1.0f + e));
         cell[j] = c;
         state[j] = h;
-        float shifted = h * 127.0f + (12582912.0f + 128.0f);
+    }
+    /* By itself: bytes in the loop above would make it one of four vectors at a time, most of them spilt. */
+    for (int64_t j = 0; j < hidden; j++) {
+        float shifted = state[j] * 127.0f + (12582912.0f + 128.0f);
         int32_t bits;
         memcpy(&bits, &shifted, 4);
         rounded[j] = (uint8_t)(bits & 255); /* 127ths, ties to even, and 128 more */
     }
+}
+
+/* 2^x for x <= 126 to 3 units in the last place: 2 to the whole of it, and a polynomial that is least wrong
+ * for the rest, between -1/2 and 1/2 (fitted by us). */
+VNNI INLINE __m512 power_of_2(__m512 x) {
+    __m512 r = _mm512_sub_ps(x, _mm512_roundscale_ps(x, 8));
+    __m512 p = _mm512_set1_ps(1.326472731e-03f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.671512991e-03f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.550733581e-02f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402224243e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931470037e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, _mm512_roundscale_ps(x, 8));
+}
+
+/* exp(x * by / log2(e)), at most 2^most. */
+VNNI INLINE __m512 exp_vnni(__m512 x, float by, float most) {
+    return power_of_2(_mm512_min_ps(_mm512_mul_ps(x, _mm512_set1_ps(by)), _mm512_set1_ps(most)));
+}
+
+/* a / b, by Newton's method from 14 bits: a division takes as long as everything else together. */
+VNNI INLINE __m512 quotient(__m512 a, __m512 b) {
+    __m512 about = _mm512_rcp14_ps(b);
+    __m512 q = _mm512_mul_ps(a, about);
+    return _mm512_fmadd_ps(_mm512_fnmadd_ps(b, q, a), about, q);
+}
+
+/* A step of one sentence and direction, from what the word type gives the gates, float16. ``wide``: 4H floats
+ * of scratch. */
+#define ACTIVATE_ARGUMENTS                                                                           \
+    int64_t hidden, const int32_t *sums, const int32_t *offsets, const float *scales,                \
+        const uint16_t *given, float *cell, float *state, uint8_t *rounded, float *wide
+
+VNNI INLINE void activate_vnni(ACTIVATE_ARGUMENTS) {
+    (void)wide;
+    const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;
+    const float log2_e = 1.44269504088896341f;
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (int64_t j = 0; j < hidden; j += 16) {
+        __m512 gate[4];
+        const int64_t at[4] = {j, j + o, j + f, j + g};
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            __m512i sum = _mm512_loadu_si512(sums + at[v]);
+            sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(offsets + at[v]));
+            __m512 from = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(given + at[v])));
+            gate[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scales + at[v]), from);
+        }
+        __m512 in = _mm512_add_ps(one, exp_vnni(gate[0], -log2_e, 40.0f));
+        __m512 out = _mm512_add_ps(one, exp_vnni(gate[1], -log2_e, 40.0f));
+        __m512 forget = _mm512_add_ps(one, exp_vnni(gate[2], -log2_e, 40.0f));
+        __m512 fresh = exp_vnni(gate[3], -2.0f * log2_e, 40.0f);
+        __m512 c = _mm512_add_ps(
+            quotient(_mm512_loadu_ps(cell + j), forget),
+            quotient(_mm512_sub_ps(one, fresh), _mm512_mul_ps(in, _mm512_add_ps(one, fresh))));
+        __m512 e = exp_vnni(c, -2.0f * log2_e, 40.0f);
+        __m512 h = quotient(_mm512_sub_ps(one, e), _mm512_mul_ps(out, _mm512_add_ps(one, e)));
+        _mm512_storeu_ps(cell + j, c);
+        _mm512_storeu_ps(state + j, h);
+        __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(h, _mm512_set1_ps(127.0f))); /* ties to even */
+        whole = _mm512_add_epi32(whole, _mm512_set1_epi32(128));
+        _mm_storeu_si128((__m128i *)(rounded + j), _mm512_cvtepi32_epi8(whole));
+    }
+}
+
+AVX2 INLINE void activate_avx2(ACTIVATE_ARGUMENTS) {
+    for (int64_t i = 0; i < 4 * hidden; i += 8)
+        _mm256_storeu_ps(wide + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(given + i))));
+    activate(hidden, sums, offsets, scales, wide, cell, state, rounded);
 }
 
 INLINE float dot(int64_t n, const float *a, const float *b) {
@@ -169,21 +249,16 @@ AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
     sums_avx2_pair(n, hidden, weights, rounded, sums);
 }
 
-AVX2 INLINE void widen(int64_t n, const uint16_t *half, float *out) {
-    for (int64_t i = 0; i < n; i += 8)
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(half + i))));
-}
-
 /* One direction of up to TOGETHER sentences, the longest first, from their first token (or last) to
  * their last (or first). Adds to emissions (T, K) of each. */
-#define DIRECTION(NAME, TARGET, SUMS)                                                                \
+#define DIRECTION(NAME, TARGET, SUMS, ACTIVATE)                                                      \
     TARGET static void NAME(const struct network *net, int64_t d, int n, const uint16_t *gates,      \
                             const int64_t *const *rows, const int64_t *lengths,                      \
                             float *const *emissions, float *scratch) {                               \
         const int64_t H = net->hidden, K = net->labels, G = 4 * H;                                   \
         const int8_t *weights = net->weights + d * G * H;                                            \
-        float *cell = scratch, *state = cell + TOGETHER * H, *given = state + H;                     \
-        int32_t *sums = (int32_t *)(given + G);                                                      \
+        float *cell = scratch, *state = cell + TOGETHER * H, *wide = state + H;                      \
+        int32_t *sums = (int32_t *)(wide + G);                                                       \
         uint8_t *rounded = (uint8_t *)(sums + TOGETHER * G);                                         \
         memset(cell, 0, (size_t)(n * H) * sizeof(float));                                            \
         memset(rounded, 128, (size_t)(n * H));                                                       \
@@ -197,17 +272,17 @@ AVX2 INLINE void widen(int64_t n, const uint16_t *half, float *out) {
             }                                                                                        \
             for (int b = 0; b < n; b++) {                                                            \
                 int64_t at = d ? lengths[b] - 1 - t : t;                                             \
-                widen(G, gates + (rows[b][at] * net->directions + d) * G, given);                    \
-                activate(H, sums + b * G, net->offsets + d * G, net->scales + d * G, given,          \
-                         cell + b * H, state, rounded + b * H);                                      \
+                ACTIVATE(H, sums + b * G, net->offsets + d * G, net->scales + d * G,                 \
+                         gates + (rows[b][at] * net->directions + d) * G, cell + b * H, state,       \
+                         rounded + b * H, wide);                                                     \
                 for (int64_t k = 0; k < K; k++)                                                      \
                     emissions[b][at * K + k] += dot(H, state, net->output + (d * K + k) * H);        \
             }                                                                                        \
         }                                                                                            \
     }
 
-DIRECTION(direction_vnni, VNNI, sums_vnni)
-DIRECTION(direction_avx2, AVX2, sums_avx2)
+DIRECTION(direction_vnni, VNNI, sums_vnni, activate_vnni)
+DIRECTION(direction_avx2, AVX2, sums_avx2, activate_avx2)
 
 /* How fast this processor can be made use of: 0 not at all, 1 AVX2, 2 AVX-512 with VNNI. */
 API int32_t nametag_level(void) {
@@ -226,8 +301,9 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
                               int64_t n_sentences, int64_t n_steps, float *emissions) {
     const int64_t H = net->hidden, K = net->labels;
     const int64_t floats = (TOGETHER + 1) * H + 4 * H + TOGETHER * 4 * H;
-    float *scratch = malloc((size_t)(floats * (int64_t)sizeof(float) + TOGETHER * H));
-    if (!scratch) return 1;
+    void *room = malloc((size_t)(floats * (int64_t)sizeof(float) + TOGETHER * H + LINE));
+    if (!room) return 1;
+    float *scratch = aligned(room);
     for (int64_t i = 0; i < n_sentences * n_steps; i++)
         memcpy(emissions + i * K, net->bias, (size_t)K * sizeof(float));
     for (int64_t first = 0; first < n_sentences; first += TOGETHER) {
@@ -245,7 +321,171 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
             (level == 2 ? direction_vnni : direction_avx2)(
                 net, d, n, gates, its_rows, its_lengths, its_emissions, scratch);
     }
-    free(scratch);
+    free(room);
+    return 0;
+}
+
+/* A layer whose product with W_x has the gates as its outputs, and what its inputs are made from. All rows
+ * are of whole 16 floats, and outputs of whole SIDEs; zeros fill them up. */
+struct words {
+    int64_t cased, lower;       /* columns of the two tables */
+    int64_t filters, width;     /* F, and how many characters a filter sees; either may be 0 */
+    int64_t characters, window; /* how many are known, and C */
+    int64_t features, gates;    /* D; directions * 4H */
+    const int8_t *cased_rows, *lower_rows;
+    const float *cased_scales, *lower_scales;
+    const float *places;        /* (width, characters, F): what a character gives the filters there */
+    const float *filter_bias;   /* (F) */
+    const float *shapes;        /* (shapes, D): what a shape gives the features, their bias included */
+    const float *projection;    /* (D / SIDE, cased + lower + F, SIDE) */
+    const float *input;         /* (gates / SIDE, D, SIDE) */
+    const float *bias;          /* (gates) */
+};
+
+/* out (n_out) = begin + x (n_in) W, of n types each. */
+#define PRODUCT_ARGUMENTS \
+    int64_t n_in, int64_t n_out, const float *w, const float *const *begin, const float *x, float *out
+
+VNNI INLINE void product_vnni(int n, PRODUCT_ARGUMENTS) {
+    for (int64_t tile = 0; tile < n_out; tile += SIDE) {
+        __m512 sum[TOGETHER][4];
+        for (int b = 0; b < n; b++)
+            for (int v = 0; v < 4; v++) sum[b][v] = _mm512_loadu_ps(begin[b] + tile + 16 * v);
+        for (int64_t k = 0; k < n_in; k++, w += SIDE) {
+            __m512 row[4];
+            for (int v = 0; v < 4; v++) row[v] = _mm512_loadu_ps(w + 16 * v);
+            for (int b = 0; b < n; b++) {
+                __m512 one = _mm512_set1_ps(x[b * n_in + k]);
+                for (int v = 0; v < 4; v++) sum[b][v] = _mm512_fmadd_ps(one, row[v], sum[b][v]);
+            }
+        }
+        for (int b = 0; b < n; b++)
+            for (int v = 0; v < 4; v++) _mm512_storeu_ps(out + b * n_out + tile + 16 * v, sum[b][v]);
+    }
+}
+
+AVX2 INLINE void product_avx2_pair(int n, PRODUCT_ARGUMENTS) {
+    for (int64_t tile = 0; tile < n_out; tile += SIDE / 2) {
+        const float *at = w + tile / SIDE * n_in * SIDE + tile % SIDE;
+        __m256 sum[2][4];
+#pragma GCC unroll 2
+        for (int b = 0; b < n; b++)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) sum[b][v] = _mm256_loadu_ps(begin[b] + tile + 8 * v);
+        for (int64_t k = 0; k < n_in; k++, at += SIDE)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) {
+                __m256 row = _mm256_loadu_ps(at + 8 * v);
+#pragma GCC unroll 2
+                for (int b = 0; b < n; b++)
+                    sum[b][v] = _mm256_fmadd_ps(_mm256_set1_ps(x[b * n_in + k]), row, sum[b][v]);
+            }
+#pragma GCC unroll 2
+        for (int b = 0; b < n; b++)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) _mm256_storeu_ps(out + b * n_out + tile + 8 * v, sum[b][v]);
+    }
+}
+
+AVX2 INLINE void product_avx2(int n, PRODUCT_ARGUMENTS) {
+    if (n > 2) {
+        product_avx2_pair(n - 2, n_in, n_out, w, begin + 2, x + 2 * n_in, out + 2 * n_out);
+        n = 2;
+    }
+    product_avx2_pair(n, n_in, n_out, w, begin, x, out);
+}
+
+AVX2 INLINE void narrow(int64_t n, const float *x, uint16_t *half) {
+    for (int64_t i = 0; i < n; i += 8)
+        _mm_storeu_si128((__m128i *)(half + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
+}
+
+INLINE void unpack(int64_t n, const int8_t *restrict row, float scale, float *restrict out) {
+    for (int64_t i = 0; i < n; i++) out[i] = (float)row[i] * scale;
+}
+
+/* The filters' maxima (F) over a type's characters, and over one place past its end if its window has one:
+ * there is nothing new in what comes after that. ``sum``: F floats of scratch. */
+INLINE void filter(const struct words *net, const int64_t *chars, float *restrict sum, float *restrict most) {
+    const int64_t F = net->filters, around = net->width / 2;
+    int64_t n = net->window;
+    while (n > 0 && !chars[n - 1]) n--;
+    int64_t n_places = n + around + 1 < net->window ? n + around + 1 : net->window;
+    for (int64_t f = 0; f < F; f++) most[f] = -INFINITY;
+    for (int64_t at = -around; at < n_places - around; at++) {
+        for (int64_t f = 0; f < F; f++) sum[f] = 0.0f;
+        for (int64_t p = 0; p < net->width; p++) {
+            if (at + p < 0 || at + p >= n) continue;
+            const float *restrict given = net->places + (p * net->characters + chars[at + p]) * F;
+            for (int64_t f = 0; f < F; f++) sum[f] += given[f];
+        }
+        for (int64_t f = 0; f < F; f++) most[f] = most[f] > sum[f] ? most[f] : sum[f];
+    }
+    for (int64_t f = 0; f < F; f++) {
+        float x = most[f] + net->filter_bias[f];
+        most[f] = x > 0.0f ? x : 0.0f;
+    }
+}
+
+struct types { /* that share a walk */
+    const int64_t *cased, *lower, *shapes, *chars;
+};
+
+#define WORDS(NAME, TARGET, PRODUCT)                                                                 \
+    TARGET static void NAME(const struct words *net, int n, struct types of, float *scratch,         \
+                            uint16_t *gates) {                                                       \
+        const int64_t D = net->features, G = net->gates, F = net->filters;                           \
+        const int64_t n_in = net->cased + net->lower + F;                                            \
+        float *x = scratch, *features = x + TOGETHER * n_in, *out = features + TOGETHER * D;         \
+        const float *shape[TOGETHER], *bias[TOGETHER];                                               \
+        for (int b = 0; b < n; b++) {                                                                \
+            float *mine = x + b * n_in;                                                              \
+            unpack(net->cased, net->cased_rows + of.cased[b] * net->cased,                           \
+                   net->cased ? net->cased_scales[of.cased[b]] : 0, mine);                           \
+            unpack(net->lower, net->lower_rows + of.lower[b] * net->lower,                           \
+                   net->lower ? net->lower_scales[of.lower[b]] : 0, mine + net->cased);              \
+            filter(net, of.chars + b * net->window, out, mine + net->cased + net->lower);            \
+            shape[b] = net->shapes + of.shapes[b] * D;                                               \
+            bias[b] = net->bias;                                                                     \
+        }                                                                                            \
+        switch (n) {                                                                                 \
+            case 1:                                                                                  \
+                PRODUCT(1, n_in, D, net->projection, shape, x, features);                            \
+                PRODUCT(1, D, G, net->input, bias, features, out);                                   \
+                break;                                                                               \
+            case 2:                                                                                  \
+                PRODUCT(2, n_in, D, net->projection, shape, x, features);                            \
+                PRODUCT(2, D, G, net->input, bias, features, out);                                   \
+                break;                                                                               \
+            case 3:                                                                                  \
+                PRODUCT(3, n_in, D, net->projection, shape, x, features);                            \
+                PRODUCT(3, D, G, net->input, bias, features, out);                                   \
+                break;                                                                               \
+            default:                                                                                 \
+                PRODUCT(4, n_in, D, net->projection, shape, x, features);                            \
+                PRODUCT(4, D, G, net->input, bias, features, out);                                   \
+        }                                                                                            \
+        narrow(n * G, out, gates);                                                                   \
+    }
+
+WORDS(words_vnni, VNNI, product_vnni)
+WORDS(words_avx2, AVX2, product_avx2)
+
+/* gates (N, gates) float16 of word types: rows of the tables (N) each, shapes (N) and characters (N, C), 0
+ * after the last. Returns 0, or 1 where there is no memory. */
+API int32_t nametag_words(const struct words *net, int32_t level, const int64_t *cased, const int64_t *lower,
+                          const int64_t *shapes, const int64_t *chars, int64_t n_types, uint16_t *gates) {
+    const int64_t n_in = net->cased + net->lower + net->filters;
+    const int64_t floats = TOGETHER * (n_in + net->features + net->gates);
+    void *room = malloc((size_t)floats * sizeof(float) + LINE);
+    if (!room) return 1;
+    float *scratch = aligned(room);
+    for (int64_t first = 0; first < n_types; first += TOGETHER) {
+        int n = n_types - first < TOGETHER ? (int)(n_types - first) : TOGETHER;
+        struct types of = {cased + first, lower + first, shapes + first, chars + first * net->window};
+        (level == 2 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
+    }
+    free(room);
     return 0;
 }
 

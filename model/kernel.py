@@ -1,6 +1,7 @@
-"""model/kernel.c from Python: the int8 recurrence and the chain's sums, where it was compiled.
+"""model/kernel.c from Python: word types, the int8 recurrence and the chain's sums, where it was compiled.
 
     B sentences   T tokens in the longest   H hidden units a direction   K labels   D directions
+    N word types  C characters of each
 
 The library is built with the package where there is a C compiler (pyproject.toml), and used where
 ``level()`` says that the processor has what it is written for; without it ONNX Runtime and NumPy compute
@@ -10,6 +11,7 @@ the same (model/backend.py, model/head.py). ctypes lets other threads run meanwh
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,7 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.features import CHAR_WINDOW
+from model.features import WordTypes as Encoded
+
 _SIDE = 64  # SIDE of kernel.c
+_FLOATS = 16  # of which there are whole numbers in each of its rows
+_LINE = 64  # bytes of a cache line
 _MOST_LABELS = 64  # MOST_LABELS there
 LEVELS = ("none", "AVX2", "AVX-512 VNNI")
 _MOST_WEIGHT = 63  # two products of it and an unsigned byte fit into 16 bits
@@ -29,6 +36,18 @@ class _Network(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("hidden", "directions", "labels")),
         *((name, ctypes.c_void_p) for name in ("weights", "scales", "offsets", "output", "bias")),
     ]
+
+
+class _Words(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            "cased", "lower", "filters", "width", "characters", "window", "features", "gates",
+        )),
+        *((name, ctypes.c_void_p) for name in (
+            "cased_rows", "lower_rows", "cased_scales", "lower_scales", "places", "filter_bias", "shapes",
+            "projection", "input", "bias",
+        )),
+    ]  # fmt: skip
 
 
 @cache
@@ -67,6 +86,98 @@ def _address(array: NDArray[Any]) -> int:
     return address
 
 
+def _usable(at_level: int | None) -> int:
+    """That level, or the processor's own. Raises ValueError where there is none such."""
+    found = level() if at_level is None else at_level
+    if not 0 < found <= level():
+        raise ValueError(f"the kernel does not run on this processor at level {found}")
+    return found
+
+
+def _aligned(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+    """A copy that begins where a cache line does: a vector that lies in two is loaded in twice the time."""
+    values = np.asarray(values, dtype)
+    room = np.empty(values.nbytes + _LINE, dtype=np.uint8)
+    start = -_address(room) % _LINE
+    copy = room[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+def _filled_up(values: NDArray[np.float32], multiple: int, axis: int = -1) -> NDArray[np.float32]:
+    """With zeros, to a whole multiple."""
+    more = [(0, 0)] * values.ndim
+    more[axis] = (0, -values.shape[axis] % multiple)
+    return np.pad(values, more)
+
+
+def _in_tiles(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(inputs, outputs), both filled up, as (outputs / SIDE, inputs, SIDE)."""
+    return weights.reshape(len(weights), -1, _SIDE).swapaxes(0, 1)
+
+
+@dataclass(frozen=True)
+class WordWeights:
+    """What turns a word type into what it gives the gates. ``tables``: the cased words' and the
+    lower-cased ones', rows (V, d) int8 and scales (V,); d may be 0."""
+
+    tables: tuple[tuple[NDArray[np.int8], NDArray[np.float32]], ...]
+    places: NDArray[np.float32]  # (width, characters, filters): what a character gives the filters there
+    filter_bias: NDArray[np.float32]  # (filters,)
+    shapes: NDArray[np.float32]  # (shapes, s)
+    projection: NDArray[np.float32]  # (features, d + d + filters + s)
+    projection_bias: NDArray[np.float32]  # (features,)
+    input: NDArray[np.float32]  # (D * 4H, features)
+    bias: NDArray[np.float32]  # (D * 4H,)
+
+
+class WordTypes:
+    """Word types to gates, of one network. Raises ValueError for a network that the kernel is not
+    written for."""
+
+    def __init__(self, weights: WordWeights, at_level: int | None = None) -> None:
+        self._level = _usable(at_level)
+        w = weights
+        n_gates = len(w.bias)
+        if n_gates % _SIDE:
+            raise ValueError(f"the kernel is for gates of whole {_SIDE}s, not {n_gates}")
+        (cased, _), (lower, _) = w.tables
+        n_words, n_filters = cased.shape[1] + lower.shape[1], len(w.filter_bias)
+        of_words, of_filters, of_shapes = np.split(w.projection, [n_words, n_words + n_filters], axis=1)
+        projection = np.concatenate([of_words.T, _filled_up(of_filters.T, _FLOATS, 0)])
+        self._arrays = [
+            _aligned(array)
+            for array in (
+                cased, lower, w.tables[0][1], w.tables[1][1],
+                _filled_up(w.places, _FLOATS), _filled_up(w.filter_bias, _FLOATS),
+                _filled_up(w.shapes @ of_shapes.T + w.projection_bias, _SIDE),
+                _in_tiles(_filled_up(projection, _SIDE)),
+                _in_tiles(_filled_up(w.input, _SIDE).T),
+                w.bias,
+            )
+        ]  # fmt: skip
+        width, n_characters, filters = self._arrays[4].shape
+        self._words = _Words(
+            cased.shape[1], lower.shape[1], filters, width, n_characters, CHAR_WINDOW,
+            self._arrays[6].shape[1], n_gates, *map(_address, self._arrays),
+        )  # fmt: skip
+        self._compute = _library().nametag_words
+        _declare(self._compute, "a i aaaa n a")
+        self._n_gates = n_gates
+
+    def gates(self, types: Encoded) -> NDArray[np.float16]:
+        """(N, D * 4H), a row a type, which is the same in any company."""
+        out = np.empty((len(types.shapes), self._n_gates), dtype=np.float16)
+        failed = self._compute(
+            ctypes.addressof(self._words), self._level,
+            _address(types.cased), _address(types.lower), _address(types.shapes), _address(types.chars),
+            len(out), _address(out),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("the word types' scratch memory")
+        return out
+
+
 class Recurrence:
     """Both directions' LSTM and the output layer, of one network.
 
@@ -84,9 +195,7 @@ class Recurrence:
         at_level: int | None = None,
     ) -> None:
         directions, gates, hidden = weights.shape
-        self._level = level() if at_level is None else at_level
-        if not 0 < self._level <= level():
-            raise ValueError(f"the kernel does not run on this processor at level {self._level}")
+        self._level = _usable(at_level)
         if hidden % 16 or gates != 4 * hidden:
             raise ValueError(f"the kernel is for hidden widths of whole 16s, not {hidden}")
         if np.abs(weights.astype(np.int16)).max(initial=0) > _MOST_WEIGHT:
@@ -94,11 +203,11 @@ class Recurrence:
         tiles = weights.reshape(directions, gates // _SIDE, _SIDE, hidden // 4, 4).transpose(0, 1, 3, 2, 4)
         self.n_labels = len(bias)
         self._arrays = (
-            np.ascontiguousarray(tiles),
-            np.ascontiguousarray(scales * np.float32(1 / 127), dtype=np.float32),
-            np.ascontiguousarray(weights.sum(2, dtype=np.int32) * 128, dtype=np.int32),
-            np.ascontiguousarray(output, dtype=np.float32),
-            np.ascontiguousarray(bias, dtype=np.float32),
+            _aligned(tiles),
+            _aligned(scales * np.float32(1 / 127), np.float32),
+            _aligned(weights.sum(2, dtype=np.int32) * 128, np.int32),
+            _aligned(output, np.float32),
+            _aligned(bias, np.float32),
         )
         addresses = [_address(array) for array in self._arrays]
         self._network = _Network(hidden, directions, self.n_labels, *addresses)

@@ -200,9 +200,9 @@ def test_only_the_characters_that_words_have_are_computed(char_width):
 # An int8 recurrence, whose backends keep other things of a word type
 
 
-def int8_emissions(backend, sentences):
+def int8_emissions(backend, artefact, sentences):
     """Through the features, as the Tagger does."""
-    table = backend.features(backend._artefact.vocabulary.encoder.encode(TOKENS))
+    table = backend.features(artefact.vocabulary.encoder.encode(TOKENS))
     lengths = [len(s) for s in sentences]
     rows = np.full((len(sentences), max(lengths)), 3)
     for b, sentence in enumerate(sentences):
@@ -222,10 +222,12 @@ def test_an_int8_recurrence_is_rounded_alike_in_onnx_runtime_and_in_torch(both, 
     """A state that lies between two integers may be rounded to either, and count as 1/127 more."""
     artefact = random_artefact(int8_recurrence=True, bidirectional=both, head=head, hidden_dim=16)
     rounded, in_torch = (
-        np.concatenate(int8_emissions(make(artefact), some_rows())) for make in (OnnxBackend, TorchBackend)
+        np.concatenate(int8_emissions(make(artefact), artefact, some_rows()))
+        for make in (OnnxBackend, TorchBackend)
     )
     plain = replace(artefact.config, network=replace(artefact.config.network, int8_recurrence=False))
-    exact = np.concatenate(int8_emissions(TorchBackend(replace(artefact, config=plain)), some_rows()))
+    without = TorchBackend(replace(artefact, config=plain))
+    exact = np.concatenate(int8_emissions(without, artefact, some_rows()))
     off = np.abs(rounded - in_torch)
     assert np.median(off) < 1e-5
     assert off.mean() < 0.02 * np.abs(rounded - exact).mean()
@@ -233,11 +235,11 @@ def test_an_int8_recurrence_is_rounded_alike_in_onnx_runtime_and_in_torch(both, 
 
 def test_what_an_int8_recurrence_rounds_does_not_depend_on_the_batch():
     """One state rounded the other way would be off by some 1e-3."""
-    backend = OnnxBackend(random_artefact(int8_recurrence=True, hidden_dim=16))
-    sentences = some_rows()
-    together = int8_emissions(backend, sentences)
+    artefact = random_artefact(int8_recurrence=True, hidden_dim=16)
+    backend, sentences = OnnxBackend(artefact), some_rows()
+    together = int8_emissions(backend, artefact, sentences)
     for sentence, emissions in zip(sentences, together, strict=True):
-        (alone,) = int8_emissions(backend, [sentence])
+        (alone,) = int8_emissions(backend, artefact, [sentence])
         np.testing.assert_allclose(alone, emissions, rtol=1e-5, atol=1e-6)
 
 

@@ -20,7 +20,7 @@ from service.observing.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import random_artefact
 from tests.strategies import brief
-from tests.test_backend import int8_emissions, some_rows
+from tests.test_backend import TOKENS, int8_emissions, some_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "model" / "kernel.c"
@@ -42,9 +42,7 @@ def an_artefact(hidden_dim=32, **shape):
 
 def at_level(artefact, level):
     backend = KernelBackend(artefact)
-    given = _recurrence_of(artefact)
-    given._level = level
-    backend._recurrence = given
+    backend._recurrence._level = backend._word_types._level = level
     return backend
 
 
@@ -65,12 +63,12 @@ def test_the_compiler_has_nothing_to_say_about_it(tmp_path):
 def test_emissions_are_those_of_onnx_runtime_but_for_states_between_two_integers(level, both, hidden):
     """A state that lies between two may be rounded to either, and count as 1/127 more."""
     artefact = an_artefact(hidden, bidirectional=both)
-    mine, others = (
-        np.concatenate(int8_emissions(backend, some_rows()))
-        for backend in (at_level(artefact, level), OnnxBackend(artefact))
-    )
+    backends = at_level(artefact, level), OnnxBackend(artefact)
+    backends[0].features = backends[1].features  # one row of gates for both
+    mine, others = (np.concatenate(int8_emissions(b, artefact, some_rows())) for b in backends)
     plain = replace(artefact.config, network=replace(artefact.config.network, int8_recurrence=False))
-    exact = np.concatenate(int8_emissions(TorchBackend(replace(artefact, config=plain)), some_rows()))
+    without = TorchBackend(replace(artefact, config=plain))
+    exact = np.concatenate(int8_emissions(without, artefact, some_rows()))
     off = np.abs(mine - others)
     assert np.median(off) < 1e-5
     assert off.mean() < 0.1 * np.abs(others - exact).mean()
@@ -80,11 +78,43 @@ def test_emissions_are_those_of_onnx_runtime_but_for_states_between_two_integers
 @brief
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=11))
 def test_a_sentence_has_the_same_emissions_to_the_last_bit_in_any_batch(level, lengths):
-    backend = at_level(an_artefact(bidirectional=True), level)
+    artefact = an_artefact(bidirectional=True)
+    backend = at_level(artefact, level)
     sentences = some_rows(lengths)
-    for sentence, together in zip(sentences, int8_emissions(backend, sentences), strict=True):
-        (alone,) = int8_emissions(backend, [sentence])
+    for sentence, together in zip(sentences, int8_emissions(backend, artefact, sentences), strict=True):
+        (alone,) = int8_emissions(backend, artefact, [sentence])
         np.testing.assert_array_equal(alone, together)
+
+
+@levels
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden_dim": 48, "feature_dim": 70, "char_filters": 20},
+        {"bidirectional": False, "char_width": 5, "feature_dim": 64},
+        {"char_width": 1, "cased_dim": 0},
+        {"char_filters": 0, "shape_dim": 0},
+        {"lower_dim": 0, "cased_dim": 0},
+    ],
+)
+def test_word_types_give_the_gates_what_they_do_in_onnx_runtime_and_in_torch(level, shape):
+    artefact = an_artefact(**shape)
+    types = artefact.vocabulary.encoder.encode(TOKENS)
+    mine, others = (b.features(types) for b in (at_level(artefact, level), OnnxBackend(artefact)))
+    assert mine.dtype == np.float16
+    # To the last bit or two of float16, between which a sum in another order may fall.
+    np.testing.assert_allclose(mine.astype(float), others.astype(float), rtol=2e-3, atol=1e-5)
+
+
+@levels
+@brief
+@given(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=11))
+def test_a_word_type_gives_the_same_to_the_last_bit_in_any_company(level, tokens):
+    artefact = an_artefact()
+    backend, encode = at_level(artefact, level), artefact.vocabulary.encoder.encode
+    together = backend.features(encode(tokens))
+    for token, row in zip(tokens, together, strict=True):
+        np.testing.assert_array_equal(backend.features(encode([token]))[0], row)
 
 
 @runs
@@ -213,7 +243,7 @@ def test_nothing_but_its_functions_is_visible():
     found = subprocess.run(shown, capture_output=True, text=True, check=True)
     names = {line.split()[-1] for line in found.stdout.splitlines()}
     assert {name for name in names if not name.startswith("_")} <= {
-        "nametag_level", "nametag_emissions", "nametag_chain"
+        "nametag_level", "nametag_words", "nametag_emissions", "nametag_chain"
     }  # fmt: skip
 
 

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.artefact import Artefact, Table, most_of
-from model.backend import SENTENCES_GRAPH, WORD_TYPES_GRAPH, TorchBackend, onnx_gates
+from model.backend import (
+    SENTENCES_GRAPH,
+    WORD_TYPES_GRAPH,
+    TorchBackend,
+    char_places,
+    input_gates,
+    onnx_gates,
+)
 from model.config import NetworkConfig, TaggerConfig
 from model.context import EPSILON
 from model.features import Vocabulary
@@ -103,24 +110,20 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
     x = g.add("Gemm", x, weight, bias, transB=1)
     if not config.int8_recurrence:
         return g.model(inputs, x, ["N", config.feature_dim])
-    cells = range(config.n_directions)
     weight, bias = (
-        g.constant(np.concatenate([onnx_gates(config, weights[f"layers.0.{d}.{name}"]) for d in cells]))
-        for name in ("weight_ih_l0", "bias_ih_l0")
+        g.constant(input_gates(config, weights, name)) for name in ("weight_ih_l0", "bias_ih_l0")
     )
     x = g.add("Cast", g.add("Gemm", x, weight, bias, transB=1), to=TensorProto.FLOAT16)
     return g.model(inputs, x, ["N", config.n_directions * 4 * config.hidden_dim], TensorProto.FLOAT16)
 
 
 def _filters(g: _Graph, config: NetworkConfig, weights: dict[str, Array]) -> str:
-    """chars (N, C) → (N, char_filters). What a filter gives is a sum of what its characters give, each
-    looked up by character and place: half as long as ONNX Runtime's convolution takes."""
+    """chars (N, C) → (N, char_filters)."""
     around = config.char_width // 2
-    kernel = weights["words.filters.weight"].transpose(2, 1, 0)  # (char_width, char_dim, char_filters)
     padded = g.add("Pad", "chars", g.constant(np.array([0, around, 0, around], dtype=np.int64)))
     axis = g.constant(np.array([1], dtype=np.int64))
     x = ""
-    for place, table in enumerate(weights["words.chars.weight"] @ kernel):  # (characters, char_filters)
+    for place, table in enumerate(char_places(weights)):  # (characters, char_filters)
         first, last = (g.constant(np.array([p], dtype=np.int64)) for p in (place, place - 2 * around))
         ends = last if place < 2 * around else g.constant(np.array([2**62], dtype=np.int64))
         here = g.add("Gather", g.constant(table), g.add("Slice", padded, first, ends, axis))
