@@ -28,6 +28,7 @@ from model.wordpiece import WordPieces
 PAD, UNK = "<PAD>", "<UNK>"
 PAD_ID, UNK_ID = 0, 1
 CHAR_WINDOW = 24  # covers 99.9 % of English word types whole; even
+_LAST = "\U0010ffff"  # code point, which is no character's
 SHAPES = ("lower", "Title", "UPPER", "Initial", "miXed", "digits", "d1g1t", "other")
 
 Ids = NDArray[np.int64]
@@ -114,6 +115,7 @@ class Encoder:
         known = {ord(c): i for c, i in _index(vocabulary.chars, "characters").items() if len(c) == 1}
         self._chars = np.full(max(known, default=0) + 2, UNK_ID, dtype=np.int64)
         self._chars[list(known)] = list(known.values())
+        self._chars[0] = PAD_ID
         self.pieces = WordPieces(vocabulary.pieces) if vocabulary.pieces else None
 
     def encode(self, tokens: Sequence[str]) -> WordTypes:
@@ -126,11 +128,11 @@ class Encoder:
         lower = np.array([in_lower(form.lower(), UNK_ID) for form in forms], dtype=np.int64)
         shapes = np.array([shape_of(form) for form in forms], dtype=np.int64)
         windows = [form if len(form) <= CHAR_WINDOW else form[:half] + form[-half:] for form in forms]
-        # All characters at once: one by one they would take longer than all the rest.
-        points = np.frombuffer("".join(windows).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        is_char = np.arange(CHAR_WINDOW) < np.array([len(w) for w in windows])[:, None]
-        chars = np.full((n, CHAR_WINDOW), PAD_ID, dtype=np.int64)
-        chars[is_char] = self._chars[np.minimum(points, len(self._chars) - 1)]
+        # All characters at once, one by one they would take longer than all the rest; NUL is padding, and
+        # a real one is as unknown as the last of Unicode's.
+        filled = [window.replace("\0", _LAST).ljust(CHAR_WINDOW, "\0") for window in windows]
+        points = np.frombuffer("".join(filled).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        chars = self._chars.take(np.minimum(points, len(self._chars) - 1)).reshape(n, CHAR_WINDOW)
         pieces = self.pieces.rows(forms) if self.pieces else np.empty((n, 0), dtype=np.int64)
         return WordTypes(cased, lower, shapes, chars, pieces)
 

@@ -144,8 +144,24 @@ def _hard(chain: Chain) -> Chain:
 
 
 @lru_cache(maxsize=64)
-def _masses(chain: Chain) -> Chain:
-    return Chain(*(np.exp(x) for x in (chain.start, chain.transitions, chain.end)))
+def _moves(chain: Chain, temperature: float) -> _Rows:
+    """The masses of the moves."""
+    moves: _Rows = np.exp(_cooled(chain, temperature).transitions).tolist()
+    return moves
+
+
+@lru_cache(maxsize=64)
+def _sums(chain: Chain, temperature: float) -> kernel.ChainSums:
+    hard, cooled = _hard(chain), _cooled(chain, temperature)
+    masses = [np.exp(x) for x in (cooled.start, cooled.transitions, cooled.end)]
+    scores = (hard.start, hard.transitions, hard.end)
+    return kernel.ChainSums(scores, tuple(masses), temperature, _PLACES)
+
+
+@lru_cache(maxsize=64)
+def _names_of(scheme: LabelScheme) -> tuple[tuple[str, ...], _Types]:
+    names = scheme.labels
+    return names, {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
 
 
 def best_path(emissions: Floats, lengths: NDArray[np.int64], chain: Chain) -> NDArray[np.int64]:
@@ -305,35 +321,28 @@ def decode(
     scores. Above 0, the persons are the spans that score that or more, also those that the most
     probable labelling leaves out: low thresholds are for who would rather find too much.
     """
-    scores = np.asarray(emissions, dtype=np.float64)
-    n_tokens = np.asarray(lengths, dtype=np.int64)
-    cooled = _cooled(chain, temperature)
-    masses = _masses(cooled)
+    scores = np.array(emissions, dtype=np.float64)
+    n_tokens = np.array(lengths, dtype=np.int64)
+    moves = _moves(chain, temperature)
+    # The scores of the path's labels are rounded here, for all at once: one by one it takes half as long
+    # as writing the answer.
     if kernel.sums_chains(scores.shape[2]):
-        hard = _hard(chain)
-        path, marginals, suffixes = kernel.chain_sums(
-            scores, n_tokens,
-            (hard.start, hard.transitions, hard.end),
-            (masses.start, masses.transitions, masses.end), temperature,
-        )  # fmt: skip
+        path, chosen, marginals, suffixes = _sums(chain, temperature).of(scores, n_tokens)
     else:
         path = best_path(scores, n_tokens, chain)
-        marginals, suffixes = messages(scores / temperature, n_tokens, cooled)
-    moves: _Rows = masses.transitions.tolist()
-    names = scheme.labels
-    types = {t: (names.index(f"B-{t}"), names.index(f"I-{t}")) for t in scheme.entity_types}
+        marginals, suffixes = messages(scores / temperature, n_tokens, _cooled(chain, temperature))
+        sentence, token = np.arange(len(path))[:, None], np.arange(path.shape[1])
+        chosen = marginals[sentence, token, path].round(_PLACES)
+    names, types = _names_of(scheme)
     thresholds = [threshold] * len(lengths) if isinstance(threshold, float | int) else threshold
     likeliest = [0.0] * len(lengths)  # that a person begins, at any token of a sentence
     if any(least > 0 for least in thresholds):
         begins = marginals[:, :, [begin for begin, _ in types.values()]].max(2)  # (B, T)
         likeliest = np.where(np.arange(path.shape[1]) < n_tokens[:, None], begins, 0.0).max(1).tolist()
-    sentence, token = np.arange(len(path))[:, None], np.arange(path.shape[1])
-    # Rounded here, for all at once: one by one it takes half as long as writing the answer.
-    chosen = marginals[sentence, token, path].round(_PLACES).tolist()  # (B, T)
     tagged = []
-    for b, (n, least, ids) in enumerate(zip(lengths, thresholds, path.tolist(), strict=True)):
-        ids = ids[:n]
-        token_scores = chosen[b][:n]
+    labelled = zip(lengths, thresholds, path.tolist(), chosen.tolist(), strict=True)
+    for b, (n, least, ids, token_scores) in enumerate(labelled):
+        del ids[n:], token_scores[n:]
         if not any(ids) and (least <= 0 or likeliest[b] < least):
             tagged.append(Tagged([OUTSIDE] * n, token_scores, []))  # most sentences
             continue

@@ -534,12 +534,14 @@ static void message(int64_t K, const double *before, const double *moves, int64_
 }
 
 /* Of emissions (B, T, K): the best path (B, T), and under the chain at ``temperature`` the marginals and
- * the suffixes, (B, T, K) each, as model.head.messages has them. Scores of the chain are logarithms,
- * -inf in the path's where a move is not allowed. Returns 0, or 1 where there is no memory. */
+ * the suffixes, (B, T, K) each, as model.head.messages has them; and the marginals of the path's labels
+ * (B, T), rounded to whole 1 / ``parts``. Scores of the chain are logarithms, -inf in the path's where a
+ * move is not allowed. Returns 0, or 1 where there is no memory. */
 API int32_t nametag_chain(const double *emissions, const int64_t *lengths, int64_t n_sentences, int64_t n_steps,
                           int64_t K, const double *start, const double *moves, const double *end,
                           const double *start_mass, const double *moves_mass, const double *end_mass,
-                          double temperature, int64_t *path, double *marginals, double *suffixes) {
+                          double temperature, double parts, int64_t *path, double *chosen,
+                          double *marginals, double *suffixes) {
     int64_t *pointers = malloc((size_t)(n_steps * K) * sizeof *pointers);
     double *potentials = malloc((size_t)(n_steps * K) * sizeof *potentials);
     if (!pointers || !potentials) {
@@ -589,6 +591,7 @@ API int32_t nametag_chain(const double *emissions, const int64_t *lengths, int64
                 total += forward[t * K + k];
             }
             for (int64_t k = 0; k < K; k++) forward[t * K + k] /= total;
+            chosen[b * n_steps + t] = rint(forward[t * K + path[b * n_steps + t]] * parts) / parts;
         }
     }
     free(pointers);

@@ -151,15 +151,13 @@ def test_a_chain_s_sums_are_those_of_numpy(lengths, seed, spread, temperature, t
     emissions = rng.normal(0, spread, (len(lengths), max(lengths), len(scheme.labels)))
     n = np.array(lengths)
     cooled = head._cooled(chain, temperature)
-    hard, masses = head._hard(chain), head._masses(cooled)
-    path, marginals, suffixes = kernel.chain_sums(
-        emissions, n, (hard.start, hard.transitions, hard.end),
-        (masses.start, masses.transitions, masses.end), temperature,
-    )  # fmt: skip
+    path, scores, marginals, suffixes = head._sums(chain, temperature).of(emissions, n)
     expected = head.best_path(emissions, n, chain), *head.messages(emissions / temperature, n, cooled)
     for b, length in enumerate(lengths):
         np.testing.assert_array_equal(path[b, :length], expected[0][b, :length])
         np.testing.assert_allclose(marginals[b, :length], expected[1][b, :length], atol=1e-10)
+        chosen = marginals[b, np.arange(length), path[b, :length]].round(head._PLACES)
+        np.testing.assert_array_equal(scores[b, :length], chosen)
         mine, others = (
             x / x.sum(1, keepdims=True) for x in (suffixes[b, :length], expected[2][b, :length])
         )
