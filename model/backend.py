@@ -9,6 +9,8 @@ for it where that was compiled, and the recurrence is int8. torch defines the mo
 from __future__ import annotations
 
 import os
+import sys
+from glob import glob
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -315,6 +317,15 @@ def usable_cpus() -> int:
     return cpus
 
 
+# What their drivers put there: NVIDIA's and Jetson's, WSL's, and AMD's, which torch calls cuda too.
+_GPU_FILES = ("/dev/nvidia*", "/dev/nvhost*", "/dev/nvgpu*", "/dev/dxg", "/dev/kfd")
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch is to be asked, which takes 200 MB and a second or two."""
+    return sys.platform != "linux" or any(glob(pattern) for pattern in _GPU_FILES)
+
+
 def _cpu_backend(artefact: Artefact, threads: int) -> Backend:
     try:
         return KernelBackend(artefact)
@@ -340,7 +351,7 @@ def choose_backend(
         return KernelBackend(artefact)
     if backend == "onnx":
         return OnnxBackend(artefact, threads)
-    if device == "cpu" and backend == "auto":
+    if backend == "auto" and (device == "cpu" or (device == "auto" and not _may_have_gpu())):
         return _cpu_backend(artefact, threads)
     try:
         import torch

@@ -356,6 +356,18 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
         choose_backend(artefact, device="cuda")
 
 
+def test_torch_is_asked_for_a_gpu_only_where_there_is_a_driver_s_file(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(asked.append("is there one?")))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("model.backend._GPU_FILES", (str(tmp_path / "nvidia*"),))
+    assert choose_backend(random_artefact()).device == "cpu"
+    assert not asked
+    (tmp_path / "nvidia0").touch()
+    assert choose_backend(random_artefact()).device == "cpu"
+    assert asked
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
