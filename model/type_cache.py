@@ -21,8 +21,9 @@ from model.backend import Backend
 from model.features import Encoder
 from model.wordpiece import PIECE_WINDOW
 
-# Word types that are kept, and how much their features may be. Of 100 words of Wikipedia so many are then
-# computed with en-person, whose types take 4 kB: 13 with 64 MiB, 10.5 with 96, 9 with 128; of novels 5, 4, 3.5.
+# Word types that are kept, and how much their features may be. Of 100 words of Wikipedia so many are
+# computed then with en-person, whose types take 4 kB: 13 with 64 MiB, 10.5 with 96, 9 with 128; of novels
+# 5, 4 and 3.5.
 _CACHED_TYPES, _CACHED_BYTES = 1 << 16, 3 << 25
 _CACHED_CHARS = 1 << 22  # and of their characters; real words have 8 each
 _TYPES_AT_ONCE = 512

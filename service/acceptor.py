@@ -12,14 +12,21 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-# Few, since workers share the socket: the first to wake should not take the connections of all.
-_AT_ONCE = 8
+from service.admission import Admission
+
+# Workers share the socket, and the first to wake should not take the connections of all: one a turn while
+# turns are short, and more as the requests under way make them long. With eight at once from the
+# beginning, one of two workers had all of eight connections, and these half of the throughput.
+_MOST_AT_ONCE, _UNDER_WAY_FOR_ONE = 8, 8
 
 
 class Acceptor:
     """Accepts on a duplicate of ``sock`` until closed. Belongs to the running event loop."""
 
-    def __init__(self, sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol], admission: Admission
+    ) -> None:
+        self._admission = admission
         self._loop = asyncio.get_running_loop()
         self._make_protocol = make_protocol
         self._opening: set[asyncio.Task[object]] = set()
@@ -32,7 +39,8 @@ class Acceptor:
         self._sock.close()
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        more = self._admission.n_under_way // _UNDER_WAY_FOR_ONE
+        for _ in range(min(1 + more, _MOST_AT_ONCE)):
             try:
                 connection, _ = self._sock.accept()
             except OSError:

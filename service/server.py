@@ -251,7 +251,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._beside.append(Lookout(self._service))
         for sock in sockets or ():
-            self._beside.append(Acceptor(sock, self._protocol))
+            self._beside.append(Acceptor(sock, self._protocol, self._service.admission))
             host, port = sock.getsockname()[:2]
             log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
 
