@@ -28,8 +28,8 @@ LEAST_REQUESTS = 96
 # The same of the time until a request's first sentence is computed.
 QUEUE_S = 0.4
 LEAST_QUEUED = 16
-# How fast what is allowed follows, at each look: more by a share, since sixteen are 5 ms of single sentences
-# and 150 ms of requests of 32.
+# How fast what is allowed follows, at each look: more by a share, since sixteen are 5 ms of single
+# sentences and 150 ms of requests of 32.
 _LESS, _MORE = 0.75, 1.125
 
 
