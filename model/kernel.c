@@ -4,7 +4,7 @@
  *
  * Beside ONNX Runtime, which runs a graph of some fifteen operators a step, each with its own set-up:
  * here a step is one walk over the weights, which stay in the second-level cache. Plain C, with
- * GCC's or Clang's intrinsics for x86-64; elsewhere nametag_level() is 0, and only the chain's sums are here.
+ * GCC's or Clang's intrinsics for x86-64; elsewhere nametag_levels() is 0, and only the chain's sums are here.
  * Called from model/kernel.py, which says what the arrays are.
  *
  *     B sentences   T tokens in the longest   H hidden units a direction   K labels
@@ -36,6 +36,9 @@
 #include <immintrin.h>
 #define INLINE static inline __attribute__((always_inline))
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
+#if defined(__clang__) ? __clang_major__ >= 13 : __GNUC__ >= 11
+#define AVX_VNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
+#endif
 #define VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 
 /* One network, of which nothing changes while it computes. */
@@ -53,126 +56,103 @@ INLINE float *aligned(void *room) {
     return (float *)(((uintptr_t)room + LINE - 1) / LINE * LINE);
 }
 
-/* exp(x) for -80 <= x <= 80, to 2 units in the last place. Cephes, expf.c: the method and its constants. */
-INLINE float exp_of(float x) {
-    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number, ties to even */
-    float whole = (x * 1.44269504088896341f + shift) - shift;
-    float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &p, 4);
-    bits += (int32_t)whole * (1 << 23);
-    memcpy(&p, &bits, 4);
-    return p;
+/* 2^x for -126 <= x <= 126, to 3 units in the last place: 2 to the whole of it, and for the rest, between -1/2 and
+ * 1/2, a polynomial that is least wrong there (fitted by us). */
+#define POWER_OF_2(x, whole, scaled)                                                                 \
+    __typeof__(x) n = whole, r = x - n;                                                              \
+    __typeof__(x) p = 1.32647413e-03f * r + 9.67151392e-03f;                                         \
+    p = (((p * r + 5.55073358e-02f) * r + 2.40222424e-01f) * r + 6.93146980e-01f) * r + 1.0f;        \
+    return scaled
+
+VNNI INLINE __m512 power_of_2_vnni(__m512 x) {
+    POWER_OF_2(x, _mm512_roundscale_ps(x, 8), _mm512_scalef_ps(p, n));
 }
 
-INLINE float within(float x, float most) {
-    x = x < most ? x : most;
-    return x > -most ? x : -most;
+AVX2 INLINE __m256 power_of_2_avx2(__m256 x) {
+    POWER_OF_2(x, _mm256_round_ps(x, 8),
+               _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),
+                                                    _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23))));
 }
 
-/* What a step makes of the gates of one sentence and direction: i, o, f and g, H each. The three
- * quotients are each of several: a division takes as long as an exponential. */
-INLINE void activate(int64_t hidden, const int32_t *restrict sums, const int32_t *restrict offsets,
-                     const float *restrict scales, const float *restrict given, float *restrict cell,
-                     float *restrict state, uint8_t *restrict rounded) {
-    const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;
-    for (int64_t j = 0; j < hidden; j++) {
-#define GATE(at) ((float)(sums[at] - offsets[at]) * scales[at] + given[at])
-        float in = 1.0f + exp_of(-within(GATE(j), 30.0f));
-        float out = 1.0f + exp_of(-within(GATE(j + o), 30.0f));
-        float forget = 1.0f + exp_of(-within(GATE(j + f), 30.0f));
-        float fresh = exp_of(-2.0f * within(GATE(j + g), 15.0f));
-#undef GATE
-        float c = cell[j] / forget + (1.0f - fresh) / (in * (1.0f + fresh));
-        float e = exp_of(-2.0f * within(c, 15.0f));
-        float h = (1.0f - e) / (out * (1.0f + e));
-        cell[j] = c;
-        state[j] = h;
-    }
-    /* By itself: bytes in the loop above would make it one of four vectors at a time, most of them spilt. */
-    for (int64_t j = 0; j < hidden; j++) {
-        float shifted = state[j] * 127.0f + (12582912.0f + 128.0f);
-        int32_t bits;
-        memcpy(&bits, &shifted, 4);
-        rounded[j] = (uint8_t)(bits & 255); /* 127ths, ties to even, and 128 more */
-    }
+VNNI INLINE __m512 within_vnni(__m512 x, float most) {
+    return _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(most)), _mm512_set1_ps(-most));
 }
 
-/* 2^x for x <= 126 to 3 units in the last place: 2 to the whole of it, and a polynomial that is least wrong
- * for the rest, between -1/2 and 1/2 (fitted by us). */
-VNNI INLINE __m512 power_of_2(__m512 x) {
-    __m512 r = _mm512_sub_ps(x, _mm512_roundscale_ps(x, 8));
-    __m512 p = _mm512_set1_ps(1.326472731e-03f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.671512991e-03f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.550733581e-02f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402224243e-01f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931470037e-01f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, _mm512_roundscale_ps(x, 8));
+AVX2 INLINE __m256 within_avx2(__m256 x, float most) {
+    return _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(most)), _mm256_set1_ps(-most));
 }
 
-/* exp(x * by / log2(e)), at most 2^most. */
-VNNI INLINE __m512 exp_vnni(__m512 x, float by, float most) {
-    return power_of_2(_mm512_min_ps(_mm512_mul_ps(x, _mm512_set1_ps(by)), _mm512_set1_ps(most)));
+/* About 1 / x, to 14 bits and to 11. */
+VNNI INLINE __m512 about_vnni(__m512 x) { return _mm512_rcp14_ps(x); }
+AVX2 INLINE __m256 about_avx2(__m256 x) { return _mm256_rcp_ps(x); }
+
+/* Gates: what the word type gives, and the state's sums. */
+VNNI INLINE __m512 gates_vnni(const int32_t *sums, const int32_t *offsets, const float *scales,
+                              const uint16_t *given) {
+    __m512i sum = _mm512_sub_epi32(_mm512_loadu_si512(sums), _mm512_loadu_si512(offsets));
+    __m512 from = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)given));
+    return _mm512_cvtepi32_ps(sum) * _mm512_loadu_ps(scales) + from;
 }
 
-/* a / b, by Newton's method from 14 bits: a division takes as long as everything else together. */
-VNNI INLINE __m512 quotient(__m512 a, __m512 b) {
-    __m512 about = _mm512_rcp14_ps(b);
-    __m512 q = _mm512_mul_ps(a, about);
-    return _mm512_fmadd_ps(_mm512_fnmadd_ps(b, q, a), about, q);
+AVX2 INLINE __m256 gates_avx2(const int32_t *sums, const int32_t *offsets, const float *scales,
+                              const uint16_t *given) {
+    __m256i sum = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)sums),
+                                   _mm256_loadu_si256((const __m256i *)offsets));
+    __m256 from = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)given));
+    return _mm256_cvtepi32_ps(sum) * _mm256_loadu_ps(scales) + from;
 }
 
-/* A step of one sentence and direction, from what the word type gives the gates, float16. ``wide``: 4H floats
- * of scratch. */
+/* A state in 127ths, ties to even, and 128 more. */
+VNNI INLINE void put_vnni(uint8_t *rounded, __m512 state) {
+    __m512i whole = _mm512_cvtps_epi32(state * 127.0f);
+    whole = _mm512_add_epi32(whole, _mm512_set1_epi32(128));
+    _mm_storeu_si128((__m128i *)rounded, _mm512_cvtepi32_epi8(whole));
+}
+
+AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
+    __m256i whole = _mm256_cvtps_epi32(state * 127.0f);
+    whole = _mm256_add_epi32(whole, _mm256_set1_epi32(128));
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)rounded, _mm_packus_epi16(words, words));
+}
+
+/* A step of one sentence and direction: of its gates i, o, f and g, H each, and its cell, the new cell and
+ * state. Exponents are bounded, so that nothing is infinite; quotients are Newton's, from ``about``, since a
+ * division takes as long as an exponential. */
 #define ACTIVATE_ARGUMENTS                                                                           \
     int64_t hidden, const int32_t *sums, const int32_t *offsets, const float *scales,                \
-        const uint16_t *given, float *cell, float *state, uint8_t *rounded, float *wide
-
-VNNI INLINE void activate_vnni(ACTIVATE_ARGUMENTS) {
-    (void)wide;
-    const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;
-    const float log2_e = 1.44269504088896341f;
-    const __m512 one = _mm512_set1_ps(1.0f);
-    for (int64_t j = 0; j < hidden; j += 16) {
-        __m512 gate[4];
-        const int64_t at[4] = {j, j + o, j + f, j + g};
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
-            __m512i sum = _mm512_loadu_si512(sums + at[v]);
-            sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(offsets + at[v]));
-            __m512 from = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(given + at[v])));
-            gate[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scales + at[v]), from);
-        }
-        __m512 in = _mm512_add_ps(one, exp_vnni(gate[0], -log2_e, 40.0f));
-        __m512 out = _mm512_add_ps(one, exp_vnni(gate[1], -log2_e, 40.0f));
-        __m512 forget = _mm512_add_ps(one, exp_vnni(gate[2], -log2_e, 40.0f));
-        __m512 fresh = exp_vnni(gate[3], -2.0f * log2_e, 40.0f);
-        __m512 c = _mm512_add_ps(
-            quotient(_mm512_loadu_ps(cell + j), forget),
-            quotient(_mm512_sub_ps(one, fresh), _mm512_mul_ps(in, _mm512_add_ps(one, fresh))));
-        __m512 e = exp_vnni(c, -2.0f * log2_e, 40.0f);
-        __m512 h = quotient(_mm512_sub_ps(one, e), _mm512_mul_ps(out, _mm512_add_ps(one, e)));
-        _mm512_storeu_ps(cell + j, c);
-        _mm512_storeu_ps(state + j, h);
-        __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(h, _mm512_set1_ps(127.0f))); /* ties to even */
-        whole = _mm512_add_epi32(whole, _mm512_set1_epi32(128));
-        _mm_storeu_si128((__m128i *)(rounded + j), _mm512_cvtepi32_epi8(whole));
+        const uint16_t *given, float *cell, float *state, uint8_t *rounded
+#define ACTIVATE(LEVEL, TARGET, FLOATS, LOAD, STORE)                                                 \
+    TARGET INLINE FLOATS exp_##LEVEL(FLOATS x, float by) {                                           \
+        return power_of_2_##LEVEL(within_##LEVEL(x * (by * 1.44269504088896341f), 40.0f));           \
+    }                                                                                                \
+    TARGET INLINE FLOATS quotient_##LEVEL(FLOATS a, FLOATS b) {                                      \
+        FLOATS about = about_##LEVEL(b), q = a * about;                                              \
+        return q + (a - b * q) * about;                                                              \
+    }                                                                                                \
+    TARGET INLINE void activate_##LEVEL(ACTIVATE_ARGUMENTS) {                                        \
+        for (int64_t j = 0; j < hidden; j += (int64_t)(sizeof(FLOATS) / sizeof(float))) {            \
+            const int64_t o = j + hidden, f = o + hidden, g = f + hidden;                            \
+            FLOATS in = 1.0f + exp_##LEVEL(                                                          \
+                gates_##LEVEL(sums + j, offsets + j, scales + j, given + j), -1.0f);                 \
+            FLOATS out = 1.0f + exp_##LEVEL(                                                         \
+                gates_##LEVEL(sums + o, offsets + o, scales + o, given + o), -1.0f);                 \
+            FLOATS forget = 1.0f + exp_##LEVEL(                                                      \
+                gates_##LEVEL(sums + f, offsets + f, scales + f, given + f), -1.0f);                 \
+            FLOATS fresh = exp_##LEVEL(                                                              \
+                gates_##LEVEL(sums + g, offsets + g, scales + g, given + g), -2.0f);                 \
+            FLOATS c = quotient_##LEVEL(LOAD(cell + j), forget) +                                    \
+                       quotient_##LEVEL(1.0f - fresh, in * (1.0f + fresh));                          \
+            FLOATS e = exp_##LEVEL(c, -2.0f);                                                        \
+            FLOATS h = quotient_##LEVEL(1.0f - e, out * (1.0f + e));                                 \
+            STORE(cell + j, c);                                                                      \
+            STORE(state + j, h);                                                                     \
+            put_##LEVEL(rounded + j, h);                                                             \
+        }                                                                                            \
     }
-}
 
-AVX2 INLINE void activate_avx2(ACTIVATE_ARGUMENTS) {
-    for (int64_t i = 0; i < 4 * hidden; i += 8)
-        _mm256_storeu_ps(wide + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(given + i))));
-    activate(hidden, sums, offsets, scales, wide, cell, state, rounded);
-}
+ACTIVATE(vnni, VNNI, __m512, _mm512_loadu_ps, _mm512_storeu_ps)
+ACTIVATE(avx2, AVX2, __m256, _mm256_loadu_ps, _mm256_storeu_ps)
 
 INLINE float dot(int64_t n, const float *a, const float *b) {
     float parts[16] = {0};
@@ -208,46 +188,47 @@ VNNI INLINE void sums_vnni(int n, SUMS_ARGUMENTS) {
     }
 }
 
-AVX2 INLINE void sums_avx2_pair(int n, SUMS_ARGUMENTS) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (int64_t tile = 0; tile < 4 * hidden; tile += SIDE, weights += hidden * SIDE)
-        for (int half = 0; half < 2; half++) {
-            __m256i sum[2][4];
-#pragma GCC unroll 2
-            for (int b = 0; b < n; b++)
-#pragma GCC unroll 4
-                for (int v = 0; v < 4; v++) sum[b][v] = _mm256_setzero_si256();
-            const int8_t *at = weights + 2 * SIDE * half;
-            for (int64_t k = 0; k < hidden; k += 4, at += 4 * SIDE)
-#pragma GCC unroll 4
-                for (int v = 0; v < 4; v++) {
-                    __m256i w = _mm256_loadu_si256((const __m256i *)(at + 32 * v));
-#pragma GCC unroll 2
-                    for (int b = 0; b < n; b++) {
-                        int32_t four;
-                        memcpy(&four, rounded + b * hidden + k, 4);
-                        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(four), w);
-                        sum[b][v] = _mm256_add_epi32(sum[b][v], _mm256_madd_epi16(pairs, ones));
-                    }
-                }
-#pragma GCC unroll 2
-            for (int b = 0; b < n; b++)
-#pragma GCC unroll 4
-                for (int v = 0; v < 4; v++)
-                    _mm256_storeu_si256(
-                        (__m256i *)(sums + b * 4 * hidden + tile + 32 * half + 8 * v), sum[b][v]);
-        }
-}
-
-/* Two products of an unsigned byte and one of at most 63 fit into 16 bits. Of sixteen registers a pair of
- * sentences takes eight for a quarter of a tile each. */
-AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
-    if (n > 2) {
-        sums_avx2_pair(n - 2, hidden, weights, rounded + 2 * hidden, sums + 8 * hidden);
-        n = 2;
+/* Of sixteen registers a pair of sentences takes eight for a quarter of a tile each. ADD(sum, s, w): the products
+ * of four bytes each. */
+#define SUMS_PAIR(NAME, TARGET, ADD)                                                                 \
+    TARGET INLINE void NAME##_pair(int n, SUMS_ARGUMENTS) {                                          \
+        for (int64_t tile = 0; tile < 4 * hidden; tile += SIDE, weights += hidden * SIDE)            \
+            for (int half = 0; half < 2; half++) {                                                   \
+                __m256i sum[2][4];                                                                   \
+                _Pragma("GCC unroll 2") for (int b = 0; b < n; b++)                                  \
+                    _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                              \
+                        sum[b][v] = _mm256_setzero_si256();                                          \
+                const int8_t *at = weights + 2 * SIDE * half;                                        \
+                for (int64_t k = 0; k < hidden; k += 4, at += 4 * SIDE)                              \
+                    _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++) {                            \
+                        __m256i w = _mm256_loadu_si256((const __m256i *)(at + 32 * v));              \
+                        _Pragma("GCC unroll 2") for (int b = 0; b < n; b++) {                        \
+                            int32_t four;                                                            \
+                            memcpy(&four, rounded + b * hidden + k, 4);                              \
+                            sum[b][v] = ADD(sum[b][v], _mm256_set1_epi32(four), w);                  \
+                        }                                                                            \
+                    }                                                                                \
+                _Pragma("GCC unroll 2") for (int b = 0; b < n; b++)                                  \
+                    _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                              \
+                        _mm256_storeu_si256(                                                         \
+                            (__m256i *)(sums + b * 4 * hidden + tile + 32 * half + 8 * v), sum[b][v]);\
+            }                                                                                        \
+    }                                                                                                \
+    TARGET INLINE void NAME(int n, SUMS_ARGUMENTS) {                                                 \
+        if (n > 2) {                                                                                 \
+            NAME##_pair(n - 2, hidden, weights, rounded + 2 * hidden, sums + 8 * hidden);            \
+            n = 2;                                                                                   \
+        }                                                                                            \
+        NAME##_pair(n, hidden, weights, rounded, sums);                                              \
     }
-    sums_avx2_pair(n, hidden, weights, rounded, sums);
-}
+
+/* Two products of an unsigned byte and one of at most 63 fit into 16 bits. */
+#define ADD_AVX2(sum, s, w)                                                                          \
+    _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(s, w), _mm256_set1_epi16(1)))
+SUMS_PAIR(sums_avx2, AVX2, ADD_AVX2)
+#ifdef AVX_VNNI
+SUMS_PAIR(sums_avx_vnni, AVX_VNNI, _mm256_dpbusd_avx_epi32)
+#endif
 
 /* One direction of up to TOGETHER sentences, the longest first, from their first token (or last) to
  * their last (or first). Adds to emissions (T, K) of each. */
@@ -257,8 +238,8 @@ AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
                             float *const *emissions, float *scratch) {                               \
         const int64_t H = net->hidden, K = net->labels, G = 4 * H;                                   \
         const int8_t *weights = net->weights + d * G * H;                                            \
-        float *cell = scratch, *state = cell + TOGETHER * H, *wide = state + H;                      \
-        int32_t *sums = (int32_t *)(wide + G);                                                       \
+        float *cell = scratch, *state = cell + TOGETHER * H;                                         \
+        int32_t *sums = (int32_t *)(state + H);                                                      \
         uint8_t *rounded = (uint8_t *)(sums + TOGETHER * G);                                         \
         memset(cell, 0, (size_t)(n * H) * sizeof(float));                                            \
         memset(rounded, 128, (size_t)(n * H));                                                       \
@@ -274,7 +255,7 @@ AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
                 int64_t at = d ? lengths[b] - 1 - t : t;                                             \
                 ACTIVATE(H, sums + b * G, net->offsets + d * G, net->scales + d * G,                 \
                          gates + (rows[b][at] * net->directions + d) * G, cell + b * H, state,       \
-                         rounded + b * H, wide);                                                     \
+                         rounded + b * H);                                                           \
                 for (int64_t k = 0; k < K; k++)                                                      \
                     emissions[b][at * K + k] += dot(H, state, net->output + (d * K + k) * H);        \
             }                                                                                        \
@@ -283,15 +264,24 @@ AVX2 INLINE void sums_avx2(int n, SUMS_ARGUMENTS) {
 
 DIRECTION(direction_vnni, VNNI, sums_vnni, activate_vnni)
 DIRECTION(direction_avx2, AVX2, sums_avx2, activate_avx2)
+#ifdef AVX_VNNI
+DIRECTION(direction_avx_vnni, AVX_VNNI, sums_avx_vnni, activate_avx2)
+#else
+#define direction_avx_vnni direction_avx2
+#endif
 
-/* How fast this processor can be made use of: 0 not at all, 1 AVX2, 2 AVX-512 with VNNI. */
-API int32_t nametag_level(void) {
+/* What this processor can be made use of with, bits: 2 AVX2, 4 AVX2 with VNNI, 8 AVX-512 with VNNI; 0 nothing. */
+API int32_t nametag_levels(void) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    int32_t levels = 2;
+#ifdef AVX_VNNI
+    if (__builtin_cpu_supports("avxvnni")) levels |= 4;
+#endif
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        return 2;
-    return 1;
+        levels |= 8;
+    return levels;
 }
 
 /* emissions (B, T, K) for gates (…, directions, 4H), rows (B, T) of them and lengths (B). ``order``: the
@@ -300,7 +290,7 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
                               const int64_t *rows, const int64_t *lengths, const int64_t *order,
                               int64_t n_sentences, int64_t n_steps, float *emissions) {
     const int64_t H = net->hidden, K = net->labels;
-    const int64_t floats = (TOGETHER + 1) * H + 4 * H + TOGETHER * 4 * H;
+    const int64_t floats = (TOGETHER + 1) * H + TOGETHER * 4 * H;
     void *room = malloc((size_t)(floats * (int64_t)sizeof(float) + TOGETHER * H + LINE));
     if (!room) return 1;
     float *scratch = aligned(room);
@@ -318,7 +308,7 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
             its_emissions[n] = emissions + b * n_steps * K;
         }
         for (int64_t d = 0; d < net->directions; d++)
-            (level == 2 ? direction_vnni : direction_avx2)(
+            (level == 3 ? direction_vnni : level == 2 ? direction_avx_vnni : direction_avx2)(
                 net, d, n, gates, its_rows, its_lengths, its_emissions, scratch);
     }
     free(room);
@@ -483,7 +473,7 @@ API int32_t nametag_words(const struct words *net, int32_t level, const int64_t 
     for (int64_t first = 0; first < n_types; first += TOGETHER) {
         int n = n_types - first < TOGETHER ? (int)(n_types - first) : TOGETHER;
         struct types of = {cased + first, lower + first, shapes + first, chars + first * net->window};
-        (level == 2 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
+        (level == 3 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
     }
     free(room);
     return 0;
@@ -491,7 +481,7 @@ API int32_t nametag_words(const struct words *net, int32_t level, const int64_t 
 
 #else
 
-API int32_t nametag_level(void) { return 0; }
+API int32_t nametag_levels(void) { return 0; }
 
 #endif
 

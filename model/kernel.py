@@ -4,7 +4,7 @@
     N word types  C characters of each
 
 The library is built with the package where there is a C compiler (pyproject.toml), and used where
-``level()`` says that the processor has what it is written for; without it ONNX Runtime and NumPy compute
+``levels()`` says that the processor has what it is written for; without it ONNX Runtime and NumPy compute
 the same (model/backend.py, model/head.py). ctypes lets other threads run meanwhile.
 """
 
@@ -27,7 +27,7 @@ _SIDE = 64  # SIDE of kernel.c
 _FLOATS = 16  # of which there are whole numbers in each of its rows
 _LINE = 64  # bytes of a cache line
 _MOST_LABELS = 64  # MOST_LABELS there
-LEVELS = ("none", "AVX2", "AVX-512 VNNI")
+LEVELS = ("none", "AVX2", "AVX-VNNI", "AVX-512 VNNI")
 _MOST_WEIGHT = 63  # two products of it and an unsigned byte fit into 16 bits
 
 
@@ -58,7 +58,7 @@ def _library() -> Any:
         if path.exists():
             try:
                 found = ctypes.CDLL(str(path))
-                found.nametag_level.restype = ctypes.c_int32
+                found.nametag_levels.restype = ctypes.c_int32
                 _declare(found.nametag_chain, "aa nnn aaa aaa dd aaaa")
             except (OSError, AttributeError):
                 return None
@@ -75,10 +75,11 @@ def _declare(function: Any, arguments: str) -> None:
 
 
 @cache
-def level() -> int:
-    """How well this processor can be made use of: an index of LEVELS."""
+def levels() -> tuple[int, ...]:
+    """What this processor can be made use of with, the best last: indices of LEVELS."""
     library = _library()
-    return library.nametag_level() if library else 0
+    bits = library.nametag_levels() if library else 0
+    return tuple(n for n in range(len(LEVELS)) if bits >> n & 1)
 
 
 _Nothing = ctypes.c_char * 0
@@ -90,11 +91,10 @@ def _address(array: NDArray[Any]) -> int:
 
 
 def _usable(at_level: int | None) -> int:
-    """That level, or the processor's own. Raises ValueError where there is none such."""
-    found = level() if at_level is None else at_level
-    if not 0 < found <= level():
-        raise ValueError(f"the kernel does not run on this processor at level {found}")
-    return found
+    """That level, or the processor's best. Raises ValueError where there is none such."""
+    if not levels() or at_level not in (None, *levels()):
+        raise ValueError(f"the kernel does not run on this processor at level {at_level or 'any'}")
+    return at_level or levels()[-1]
 
 
 def _aligned(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:

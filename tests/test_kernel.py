@@ -25,11 +25,13 @@ from tests.test_backend import TOKENS, int8_emissions, some_rows
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "model" / "kernel.c"
 is_built = pytest.mark.skipif(kernel._library() is None, reason="the kernel was not built: no C compiler")
-runs = pytest.mark.skipif(kernel.level() == 0, reason="no kernel for this processor, or not built")
+runs = pytest.mark.skipif(not kernel.levels(), reason="no kernel for this processor, or not built")
 levels = pytest.mark.parametrize(
     "level",
     [
-        pytest.param(n, marks=pytest.mark.skipif(kernel.level() < n, reason=f"no {name} here"), id=name)
+        pytest.param(
+            n, marks=pytest.mark.skipif(n not in kernel.levels(), reason=f"no {name} here"), id=name
+        )
         for n, name in enumerate(kernel.LEVELS)
         if n
     ],
@@ -201,8 +203,8 @@ def test_weights_gates_and_levels_that_it_is_not_for_are_refused():
     scales, output, bias = np.ones((1, 64), np.float32), np.ones((1, 3, 16), np.float32), np.ones(3)
     with pytest.raises(ValueError, match="at most 63"):
         kernel.Recurrence(np.full((1, 64, 16), 64, np.int8), scales, output, bias)
-    with pytest.raises(ValueError, match="at level 3"):
-        kernel.Recurrence(np.ones((1, 64, 16), np.int8), scales, output, bias, 3)
+    with pytest.raises(ValueError, match="at level 4"):
+        kernel.Recurrence(np.ones((1, 64, 16), np.int8), scales, output, bias, 4)
     rows, lengths = np.zeros((1, 2), np.int64), np.array([2])
     for gates in (np.zeros((1, 256), np.float32), np.zeros((1, 255), np.float16)):
         with pytest.raises(ValueError, match=r"float16 \(…, 256\) expected"):
@@ -213,7 +215,7 @@ def test_weights_gates_and_levels_that_it_is_not_for_are_refused():
 def test_where_it_was_not_built_auto_is_onnx_runtime_and_kernel_an_error(monkeypatch):
     artefact = an_artefact()
     assert type(choose_backend(artefact, device="cpu")) is KernelBackend
-    monkeypatch.setattr(kernel, "level", lambda: 0)
+    monkeypatch.setattr(kernel, "levels", tuple)
     assert type(choose_backend(artefact, device="cpu")) is OnnxBackend
     with pytest.raises(ValueError, match="does not run on this processor"):
         choose_backend(artefact, device="cpu", backend="kernel")
@@ -241,7 +243,7 @@ def test_nothing_but_its_functions_is_visible():
     found = subprocess.run(shown, capture_output=True, text=True, check=True)
     names = {line.split()[-1] for line in found.stdout.splitlines()}
     assert {name for name in names if not name.startswith("_")} <= {
-        "nametag_level", "nametag_words", "nametag_emissions", "nametag_chain"
+        "nametag_levels", "nametag_words", "nametag_emissions", "nametag_chain"
     }  # fmt: skip
 
 
