@@ -29,8 +29,8 @@
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #if !defined(__clang__)
-/* Whatever the flags: the loop of activate() has to become one of vectors, which -O2, or regard for traps
- * in comparisons, would prevent. */
+/* Whatever the flags: plain loops have to become loops of vectors, which -O2, or regard for traps in comparisons,
+ * would prevent. */
 #pragma GCC optimize("O3", "no-trapping-math", "no-math-errno")
 #endif
 #include <immintrin.h>
@@ -232,7 +232,7 @@ SUMS_PAIR(sums_avx_vnni, AVX_VNNI, _mm256_dpbusd_avx_epi32)
 
 /* One direction of up to TOGETHER sentences, the longest first, from their first token (or last) to
  * their last (or first). Adds to emissions (T, K) of each. */
-#define DIRECTION(NAME, TARGET, SUMS, ACTIVATE)                                                      \
+#define DIRECTION(NAME, TARGET, SUMS, STEP)                                                          \
     TARGET static void NAME(const struct network *net, int64_t d, int n, const uint16_t *gates,      \
                             const int64_t *const *rows, const int64_t *lengths,                      \
                             float *const *emissions, float *scratch) {                               \
@@ -253,9 +253,9 @@ SUMS_PAIR(sums_avx_vnni, AVX_VNNI, _mm256_dpbusd_avx_epi32)
             }                                                                                        \
             for (int b = 0; b < n; b++) {                                                            \
                 int64_t at = d ? lengths[b] - 1 - t : t;                                             \
-                ACTIVATE(H, sums + b * G, net->offsets + d * G, net->scales + d * G,                 \
-                         gates + (rows[b][at] * net->directions + d) * G, cell + b * H, state,       \
-                         rounded + b * H);                                                           \
+                STEP(H, sums + b * G, net->offsets + d * G, net->scales + d * G,                     \
+                     gates + (rows[b][at] * net->directions + d) * G, cell + b * H, state,           \
+                     rounded + b * H);                                                               \
                 for (int64_t k = 0; k < K; k++)                                                      \
                     emissions[b][at * K + k] += dot(H, state, net->output + (d * K + k) * H);        \
             }                                                                                        \
@@ -421,6 +421,12 @@ struct types { /* that share a walk */
     const int64_t *cased, *lower, *shapes, *chars;
 };
 
+/* The projection, and the product with W_x; the compiler sees how many types there are. */
+#define LAYERS(N, PRODUCT)                                                                           \
+    PRODUCT(N, n_in, D, net->projection, shape, x, features);                                        \
+    PRODUCT(N, D, G, net->input, bias, features, out)
+
+/* The gates (n, gates) of up to TOGETHER types. */
 #define WORDS(NAME, TARGET, PRODUCT)                                                                 \
     TARGET static void NAME(const struct words *net, int n, struct types of, float *scratch,         \
                             uint16_t *gates) {                                                       \
@@ -439,21 +445,10 @@ struct types { /* that share a walk */
             bias[b] = net->bias;                                                                     \
         }                                                                                            \
         switch (n) {                                                                                 \
-            case 1:                                                                                  \
-                PRODUCT(1, n_in, D, net->projection, shape, x, features);                            \
-                PRODUCT(1, D, G, net->input, bias, features, out);                                   \
-                break;                                                                               \
-            case 2:                                                                                  \
-                PRODUCT(2, n_in, D, net->projection, shape, x, features);                            \
-                PRODUCT(2, D, G, net->input, bias, features, out);                                   \
-                break;                                                                               \
-            case 3:                                                                                  \
-                PRODUCT(3, n_in, D, net->projection, shape, x, features);                            \
-                PRODUCT(3, D, G, net->input, bias, features, out);                                   \
-                break;                                                                               \
-            default:                                                                                 \
-                PRODUCT(4, n_in, D, net->projection, shape, x, features);                            \
-                PRODUCT(4, D, G, net->input, bias, features, out);                                   \
+            case 1: LAYERS(1, PRODUCT); break;                                                       \
+            case 2: LAYERS(2, PRODUCT); break;                                                       \
+            case 3: LAYERS(3, PRODUCT); break;                                                       \
+            default: LAYERS(4, PRODUCT);                                                             \
         }                                                                                            \
         narrow(n * G, out, gates);                                                                   \
     }
