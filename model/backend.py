@@ -80,10 +80,10 @@ def onnx_gates(network: NetworkConfig, values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(len(order), network.hidden_dim, -1)[order].reshape(values.shape)
 
 
-def input_gates(network: NetworkConfig, weights: Weights, name: str, layer: int = 0) -> Array:
-    """One parameter of all cells of a layer, one below the other, their gates in ONNX's order."""
+def gates_of(network: NetworkConfig, weights: Weights, layer: int, name: str) -> Array:
+    """One parameter of all cells of a layer, (directions, gates * H, …), its gates in ONNX's order."""
     cells = range(network.n_directions)
-    return np.concatenate([onnx_gates(network, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
+    return np.stack([onnx_gates(network, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
 
 
 def char_places(weights: Weights) -> Array:
@@ -181,19 +181,20 @@ class OnnxBackend:
 
 
 class KernelBackend:
-    """Word types, and the int8 recurrence over them, by model/kernel.c: always one thread.
+    """Word types, and the int8 recurrence over them, by model/kernel.c: always one thread. ``level``: of
+    kernel.levels(); by default the best.
 
     Raises ValueError where the kernel is not for this machine or network.
     """
 
     name, device = "kernel", "cpu"
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, artefact: Artefact, level: int | None = None) -> None:
         network = artefact.config.network
         if not network.int8_recurrence:
             raise ValueError("the kernel is for networks with an int8 recurrence")
-        self._recurrence = _recurrence_of(artefact)
-        self._word_types = kernel.WordTypes(_word_weights_of(artefact))
+        self._recurrence = _recurrence_of(artefact, level)
+        self._word_types = kernel.WordTypes(_word_weights_of(artefact), level)
         self.n_features = network.n_directions * 4 * network.hidden_dim
         self.dtype: type[np.floating] = np.float16
 
@@ -219,12 +220,12 @@ def _word_weights_of(artefact: Artefact) -> kernel.WordWeights:
         shapes=weights.get("words.shapes.weight", np.zeros((len(SHAPES), 0), np.float32)),
         projection=weights["words.projection.weight"],
         projection_bias=weights["words.projection.bias"],
-        input=input_gates(network, weights, "weight_ih_l0"),
-        bias=input_gates(network, weights, "bias_ih_l0"),
+        input=np.concatenate(gates_of(network, weights, 0, "weight_ih_l0")),
+        bias=np.concatenate(gates_of(network, weights, 0, "bias_ih_l0")),
     )
 
 
-def _recurrence_of(artefact: Artefact) -> kernel.Recurrence:
+def _recurrence_of(artefact: Artefact, level: int | None = None) -> kernel.Recurrence:
     network = artefact.config.network
     n = network.n_directions
     tables = [artefact.tables[f"layers.0.{d}.weight_hh_l0"] for d in range(n)]
@@ -234,6 +235,7 @@ def _recurrence_of(artefact: Artefact) -> kernel.Recurrence:
         np.stack([onnx_gates(network, table.scales) for table in tables]),
         output.reshape(-1, n, network.hidden_dim).swapaxes(0, 1),
         artefact.weights["output.bias"],
+        level,
     )
 
 

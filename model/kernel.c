@@ -119,9 +119,6 @@ AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
 /* A step of one sentence and direction: of its gates i, o, f and g, H each, and its cell, the new cell and
  * state. Exponents are bounded, so that nothing is infinite; quotients are Newton's, from ``about``, since a
  * division takes as long as an exponential. */
-#define ACTIVATE_ARGUMENTS                                                                           \
-    int64_t hidden, const int32_t *sums, const int32_t *offsets, const float *scales,                \
-        const uint16_t *given, float *cell, float *state, uint8_t *rounded
 #define ACTIVATE(LEVEL, TARGET, FLOATS, LOAD, STORE)                                                 \
     TARGET INLINE FLOATS exp_##LEVEL(FLOATS x, float by) {                                           \
         return power_of_2_##LEVEL(within_##LEVEL(x * (by * 1.44269504088896341f), 40.0f));           \
@@ -130,7 +127,9 @@ AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
         FLOATS about = about_##LEVEL(b), q = a * about;                                              \
         return q + (a - b * q) * about;                                                              \
     }                                                                                                \
-    TARGET INLINE void activate_##LEVEL(ACTIVATE_ARGUMENTS) {                                        \
+    TARGET INLINE void activate_##LEVEL(                                                             \
+        int64_t hidden, const int32_t *sums, const int32_t *offsets, const float *scales,            \
+        const uint16_t *given, float *cell, float *state, uint8_t *rounded) {                        \
         for (int64_t j = 0; j < hidden; j += (int64_t)(sizeof(FLOATS) / sizeof(float))) {            \
             const int64_t o = j + hidden, f = o + hidden, g = f + hidden;                            \
             FLOATS in = 1.0f + exp_##LEVEL(                                                          \

@@ -73,8 +73,6 @@ class TypeCache:
         """The features and pieces of new types, which are put in order of their length: the character
         encoder takes as long as the longest word of a part wants, and its memory too."""
         fresh.sort(key=len)
-        if 0 < len(fresh) <= _TYPES_AT_ONCE and not self._width:
-            return self._backend.features(self._encoder.encode(fresh)), np.empty((len(fresh), 0), np.int64)
         features = np.empty((len(fresh), self._backend.n_features), dtype=self._backend.dtype)
         pieces = np.empty((len(fresh), self._width), dtype=np.int64)
         for at in range(0, len(fresh), _TYPES_AT_ONCE):

@@ -22,7 +22,7 @@ from model.backend import (
     WORD_TYPES_GRAPH,
     TorchBackend,
     char_places,
-    input_gates,
+    gates_of,
     onnx_gates,
 )
 from model.config import NetworkConfig, TaggerConfig
@@ -111,7 +111,8 @@ def word_types_graph(config: NetworkConfig, weights: dict[str, Array]) -> bytes:
     if not config.int8_recurrence:
         return g.model(inputs, x, ["N", config.feature_dim])
     weight, bias = (
-        g.constant(input_gates(config, weights, name)) for name in ("weight_ih_l0", "bias_ih_l0")
+        g.constant(np.concatenate(gates_of(config, weights, 0, name)))
+        for name in ("weight_ih_l0", "bias_ih_l0")
     )
     x = g.add("Cast", g.add("Gemm", x, weight, bias, transB=1), to=TensorProto.FLOAT16)
     return g.model(inputs, x, ["N", config.n_directions * 4 * config.hidden_dim], TensorProto.FLOAT16)
@@ -195,11 +196,6 @@ def sentences_graph(
     ]
     hidden = config.hidden_dim
 
-    def gates(layer: int, name: str) -> Array:
-        """One parameter of all directions of a layer, its gates in ONNX's order."""
-        cells = range(config.n_directions)
-        return np.stack([onnx_gates(config, weights[f"layers.{layer}.{d}.{name}"]) for d in cells])
-
     x = "features"
     if config.context_layers:
         sizes: dict[str, tuple[Any, list[str | int | None]]] = {
@@ -211,11 +207,11 @@ def sentences_graph(
         inputs += [helper.make_tensor_value_info(name, *size) for name, size in sizes.items()]
         x = g.add("Concat", x, _context(g, config, weights, tables or {}), axis=2)
     for layer in range(config.n_layers):
-        biases = np.concatenate([gates(layer, f"bias_{p}h_l0") for p in "ih"], 1)
+        biases = np.concatenate([gates_of(config, weights, layer, f"bias_{p}h_l0") for p in "ih"], 1)
         operands = [
             x,
-            g.constant(gates(layer, "weight_ih_l0")),
-            g.constant(gates(layer, "weight_hh_l0")),
+            g.constant(gates_of(config, weights, layer, "weight_ih_l0")),
+            g.constant(gates_of(config, weights, layer, "weight_hh_l0")),
             g.constant(biases),
             "lengths",
         ]
