@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import lzma
 import math
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from random import Random
@@ -11,7 +13,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from benchmarks import load, operating_points, texts
+from benchmarks import bulk, load, operating_points, texts
 from benchmarks.client import http_request
 from benchmarks.figures import Sample, Schedule, median, percentile, ratio, slope_per_min, summary
 from benchmarks.load_report import Cell, Measured, Round, markdown, ms, statuses, write
@@ -318,3 +320,18 @@ def test_the_operating_points_are_a_table_and_a_plot():
     record = operating_points.as_json([ours, its], {}, 1, 2)
     assert [system["times_spacy"] for system in record["systems"]] == [10, 1]
     assert ElementTree.fromstring(operating_points.plot([ours, its])).tag.endswith("svg")
+
+
+def test_a_bulk_has_a_rate_beside_that_in_memory_and_what_differs_is_found(tiny_artefact, tmp_path):
+    (tmp_path / "a.txt.xz").write_bytes(lzma.compress(b"Jane met Ann.\n\nNobody came.\n" * 99))
+    arguments = ["--raw", tmp_path, "--model", tiny_artefact, "--engines", "local", "--workers", 1]
+    arguments += ["--bytes", 100_000, "--kills", 0, "--out", tmp_path / "out"]
+    assert bulk.main([str(each) for each in arguments]) == 0
+    assert {path.suffix for path in (tmp_path / "out" / "corpus").iterdir()} == {".txt", ".jsonl", ".gz"}
+    found = json.loads((tmp_path / "out" / "report.json").read_bytes())["engines"]["local"]
+    assert found["differing"] == []
+    assert 0 < found["mb_per_s"] < found["one_in_memory_mb_per_s"]
+    out = tmp_path / "out" / "local"
+    shutil.copytree(out, tmp_path / "other")
+    (tmp_path / "other" / "000.txt.jsonl").write_bytes(b"")
+    assert bulk.differing(out, tmp_path / "other") == ["000.txt.jsonl"]
