@@ -233,7 +233,8 @@ def test_training_takes_the_file_as_it_is(service, folder, tmp_path):
     labelled = zip(sentences[1].tokens, sentences[1].labels, strict=True)
     assert [token for token, label in labelled if label != "O"] == ["Ann", "José", "Nuñez"]
     done = subprocess.run(
-        [sys.executable, "-m", "training", "train", file, "--epochs", "1", "--out", tmp_path / "model"],
+        [sys.executable, "-m", "training", "train", file, "--epochs", "1", "--out", tmp_path / "model",
+         "--run", tmp_path / "run"],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
