@@ -24,6 +24,9 @@
 
 #define SIDE 64     /* gates of a tile of weights */
 #define TOGETHER 4  /* sentences, or word types, that share one walk over the weights */
+#define MOST 16     /* sentences under way at once: what a tile register has rows */
+#define FEW 5       /* sentences for which tile registers pay */
+#define N_SUMS(H) (TOGETHER * 4 * (H) > 2 * MOST * 64 ? TOGETHER * 4 * (H) : 2 * MOST * 64)
 #define MOST_LABELS 64
 #define LINE 64     /* bytes of a cache line */
 
@@ -39,16 +42,32 @@
 #if defined(__clang__) ? __clang_major__ >= 13 : __GNUC__ >= 11
 #define AVX_VNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
 #endif
-#define VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+#define VNNI __attribute__((target(AVX512)))
+#if defined(__linux__) && defined(AVX_VNNI)
+#define AMX __attribute__((target(AVX512 ",amx-tile,amx-int8")))
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* One network, of which nothing changes while it computes. */
 struct network {
     int64_t hidden, directions, labels;
     const int8_t *weights;      /* (directions, 4H / SIDE, H / 4, SIDE, 4), |w| <= 63 */
     const float *scales;        /* (directions, 4H): of a product of state in 127ths and weight */
-    const int32_t *offsets;     /* (directions, 4H): 128 times the sum of a gate's weights */
+    const int32_t *begin;       /* (directions, 4H): what sums begin with, since states have 128 added */
     const float *output;        /* (directions, K, H) */
     const float *bias;          /* (K) */
+};
+
+/* Sentences, and where their emissions are added. */
+struct batch {
+    const uint16_t *gates;          /* (…, directions, 4H): what word types give */
+    const int64_t *rows;            /* (B, T): each token's in there */
+    const int64_t *lengths, *order; /* (B) */
+    int64_t n_sentences, n_steps;   /* B, T */
+    float *emissions;               /* (B, T, K) */
 };
 
 /* Where the first cache line begins: a vector that lies in two is loaded in twice the time. */
@@ -74,9 +93,8 @@ AVX2 INLINE __m256 power_of_2_avx2(__m256 x) {
                                                     _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23))));
 }
 
-VNNI INLINE __m512 within_vnni(__m512 x, float most) {
-    return _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(most)), _mm512_set1_ps(-most));
-}
+/* Of an exponent that is very small the power is 0 in AVX-512; in AVX2 it has to be kept from it. */
+VNNI INLINE __m512 within_vnni(__m512 x, float most) { return _mm512_min_ps(x, _mm512_set1_ps(most)); }
 
 AVX2 INLINE __m256 within_avx2(__m256 x, float most) {
     return _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(most)), _mm256_set1_ps(-most));
@@ -87,19 +105,14 @@ VNNI INLINE __m512 about_vnni(__m512 x) { return _mm512_rcp14_ps(x); }
 AVX2 INLINE __m256 about_avx2(__m256 x) { return _mm256_rcp_ps(x); }
 
 /* Gates: what the word type gives, and the state's sums. */
-VNNI INLINE __m512 gates_vnni(const int32_t *sums, const int32_t *offsets, const float *scales,
-                              const uint16_t *given) {
-    __m512i sum = _mm512_sub_epi32(_mm512_loadu_si512(sums), _mm512_loadu_si512(offsets));
+VNNI INLINE __m512 gates_vnni(const int32_t *sums, const float *scales, const uint16_t *given) {
     __m512 from = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)given));
-    return _mm512_cvtepi32_ps(sum) * _mm512_loadu_ps(scales) + from;
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(sums)) * _mm512_loadu_ps(scales) + from;
 }
 
-AVX2 INLINE __m256 gates_avx2(const int32_t *sums, const int32_t *offsets, const float *scales,
-                              const uint16_t *given) {
-    __m256i sum = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)sums),
-                                   _mm256_loadu_si256((const __m256i *)offsets));
+AVX2 INLINE __m256 gates_avx2(const int32_t *sums, const float *scales, const uint16_t *given) {
     __m256 from = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)given));
-    return _mm256_cvtepi32_ps(sum) * _mm256_loadu_ps(scales) + from;
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)sums)) * _mm256_loadu_ps(scales) + from;
 }
 
 /* A state in 127ths, ties to even, and 128 more. */
@@ -116,10 +129,13 @@ AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
     _mm_storel_epi64((__m128i *)rounded, _mm_packus_epi16(words, words));
 }
 
-/* A step of one sentence and direction: of its gates i, o, f and g, H each, and its cell, the new cell and
- * state. Exponents are bounded, so that nothing is infinite; quotients are Newton's, from ``about``, since a
- * division takes as long as an exponential. */
-#define ACTIVATE(LEVEL, TARGET, FLOATS, LOAD, STORE)                                                 \
+/* Some units, as many as a register has floats, of one sentence: of their gates i, o, f and g the new cell and state.
+ * Sums of a gate are ``apart``, what else it needs H. Exponents are bounded, so that nothing is infinite; quotients
+ * are Newton's, from ``about``, since a division takes as long as an exponential. */
+#define UNITS_ARGUMENTS                                                                              \
+    int64_t hidden, int64_t apart, const int32_t *sums, const float *scales, const uint16_t *given,  \
+        float *cell, float *state, uint8_t *rounded
+#define UNITS(LEVEL, TARGET, FLOATS, LOAD, STORE)                                                    \
     TARGET INLINE FLOATS exp_##LEVEL(FLOATS x, float by) {                                           \
         return power_of_2_##LEVEL(within_##LEVEL(x * (by * 1.44269504088896341f), 40.0f));           \
     }                                                                                                \
@@ -127,31 +143,26 @@ AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
         FLOATS about = about_##LEVEL(b), q = a * about;                                              \
         return q + (a - b * q) * about;                                                              \
     }                                                                                                \
-    TARGET INLINE void activate_##LEVEL(                                                             \
-        int64_t hidden, const int32_t *sums, const int32_t *offsets, const float *scales,            \
-        const uint16_t *given, float *cell, float *state, uint8_t *rounded) {                        \
-        for (int64_t j = 0; j < hidden; j += (int64_t)(sizeof(FLOATS) / sizeof(float))) {            \
-            const int64_t o = j + hidden, f = o + hidden, g = f + hidden;                            \
-            FLOATS in = 1.0f + exp_##LEVEL(                                                          \
-                gates_##LEVEL(sums + j, offsets + j, scales + j, given + j), -1.0f);                 \
-            FLOATS out = 1.0f + exp_##LEVEL(                                                         \
-                gates_##LEVEL(sums + o, offsets + o, scales + o, given + o), -1.0f);                 \
-            FLOATS forget = 1.0f + exp_##LEVEL(                                                      \
-                gates_##LEVEL(sums + f, offsets + f, scales + f, given + f), -1.0f);                 \
-            FLOATS fresh = exp_##LEVEL(                                                              \
-                gates_##LEVEL(sums + g, offsets + g, scales + g, given + g), -2.0f);                 \
-            FLOATS c = quotient_##LEVEL(LOAD(cell + j), forget) +                                    \
-                       quotient_##LEVEL(1.0f - fresh, in * (1.0f + fresh));                          \
-            FLOATS e = exp_##LEVEL(c, -2.0f);                                                        \
-            FLOATS h = quotient_##LEVEL(1.0f - e, out * (1.0f + e));                                 \
-            STORE(cell + j, c);                                                                      \
-            STORE(state + j, h);                                                                     \
-            put_##LEVEL(rounded + j, h);                                                             \
-        }                                                                                            \
+    TARGET INLINE void units_##LEVEL(UNITS_ARGUMENTS) {                                              \
+        const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;                                    \
+        FLOATS in = 1.0f + exp_##LEVEL(gates_##LEVEL(sums, scales, given), -1.0f);                   \
+        FLOATS out = 1.0f + exp_##LEVEL(                                                             \
+            gates_##LEVEL(sums + apart, scales + o, given + o), -1.0f);                 \
+        FLOATS forget = 1.0f + exp_##LEVEL(                                                          \
+            gates_##LEVEL(sums + 2 * apart, scales + f, given + f), -1.0f);             \
+        FLOATS fresh = exp_##LEVEL(                                                                  \
+            gates_##LEVEL(sums + 3 * apart, scales + g, given + g), -2.0f);             \
+        FLOATS c = quotient_##LEVEL(LOAD(cell), forget) +                                            \
+                   quotient_##LEVEL(1.0f - fresh, in * (1.0f + fresh));                              \
+        FLOATS e = exp_##LEVEL(c, -2.0f);                                                            \
+        FLOATS h = quotient_##LEVEL(1.0f - e, out * (1.0f + e));                                     \
+        STORE(cell, c);                                                                              \
+        STORE(state, h);                                                                             \
+        put_##LEVEL(rounded, h);                                                                     \
     }
 
-ACTIVATE(vnni, VNNI, __m512, _mm512_loadu_ps, _mm512_storeu_ps)
-ACTIVATE(avx2, AVX2, __m256, _mm256_loadu_ps, _mm256_storeu_ps)
+UNITS(vnni, VNNI, __m512, _mm512_loadu_ps, _mm512_storeu_ps)
+UNITS(avx2, AVX2, __m256, _mm256_loadu_ps, _mm256_storeu_ps)
 
 INLINE float dot(int64_t n, const float *a, const float *b) {
     float parts[16] = {0};
@@ -164,13 +175,13 @@ INLINE float dot(int64_t n, const float *a, const float *b) {
 
 /* sums (n, 4H) of rounded states (n, H) with one direction's weights. */
 #define SUMS_ARGUMENTS \
-    int64_t hidden, const int8_t *weights, const uint8_t *rounded, int32_t *sums
+    int64_t hidden, const int8_t *weights, const int32_t *begin, const uint8_t *rounded, int32_t *sums
 
 VNNI INLINE void sums_vnni(int n, SUMS_ARGUMENTS) {
     for (int64_t tile = 0; tile < 4 * hidden; tile += SIDE) {
         __m512i sum[TOGETHER][4];
         for (int b = 0; b < n; b++)
-            for (int v = 0; v < 4; v++) sum[b][v] = _mm512_setzero_si512();
+            for (int v = 0; v < 4; v++) sum[b][v] = _mm512_loadu_si512(begin + tile + 16 * v);
         for (int64_t k = 0; k < hidden; k += 4, weights += 4 * SIDE) {
             __m512i w[4];
             for (int v = 0; v < 4; v++) w[v] = _mm512_loadu_si512(weights + 64 * v);
@@ -196,7 +207,8 @@ VNNI INLINE void sums_vnni(int n, SUMS_ARGUMENTS) {
                 __m256i sum[2][4];                                                                   \
                 _Pragma("GCC unroll 2") for (int b = 0; b < n; b++)                                  \
                     _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                              \
-                        sum[b][v] = _mm256_setzero_si256();                                          \
+                        sum[b][v] = _mm256_loadu_si256(                                              \
+                            (const __m256i *)(begin + tile + 32 * half + 8 * v));                    \
                 const int8_t *at = weights + 2 * SIDE * half;                                        \
                 for (int64_t k = 0; k < hidden; k += 4, at += 4 * SIDE)                              \
                     _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++) {                            \
@@ -215,10 +227,10 @@ VNNI INLINE void sums_vnni(int n, SUMS_ARGUMENTS) {
     }                                                                                                \
     TARGET INLINE void NAME(int n, SUMS_ARGUMENTS) {                                                 \
         if (n > 2) {                                                                                 \
-            NAME##_pair(n - 2, hidden, weights, rounded + 2 * hidden, sums + 8 * hidden);            \
+            NAME##_pair(n - 2, hidden, weights, begin, rounded + 2 * hidden, sums + 8 * hidden);     \
             n = 2;                                                                                   \
         }                                                                                            \
-        NAME##_pair(n, hidden, weights, rounded, sums);                                              \
+        NAME##_pair(n, hidden, weights, begin, rounded, sums);                                       \
     }
 
 /* Two products of an unsigned byte and one of at most 63 fit into 16 bits. */
@@ -229,47 +241,197 @@ SUMS_PAIR(sums_avx2, AVX2, ADD_AVX2)
 SUMS_PAIR(sums_avx_vnni, AVX_VNNI, _mm256_dpbusd_avx_epi32)
 #endif
 
-/* One direction of up to TOGETHER sentences, the longest first, from their first token (or last) to
- * their last (or first). Adds to emissions (T, K) of each. */
-#define DIRECTION(NAME, TARGET, SUMS, STEP)                                                          \
-    TARGET static void NAME(const struct network *net, int64_t d, int n, const uint16_t *gates,      \
-                            const int64_t *const *rows, const int64_t *lengths,                      \
-                            float *const *emissions, float *scratch) {                               \
+/* Sentences under way in one direction, MOST of them at most, and what a step of all of them needs. */
+struct step {
+    int64_t hidden;
+    const int8_t *weights; /* the direction's, as of struct network */
+    const int32_t *begin;
+    const float *scales;
+    const uint16_t *given[MOST]; /* (4H): what the word type gives the gates */
+    const uint16_t *soon[MOST];  /* the same of the step after it, to be fetched meanwhile */
+    float *cell, *state;         /* (MOST, H) */
+    uint8_t *rounded, *next;     /* (MOST, H): states in 127ths, and 128 more; before the step, and after it */
+    int32_t *sums;               /* (TOGETHER, 4H), or two times (MOST, 4, 16) */
+};
+
+#define STEP(NAME, TARGET, SUMS, UNITS_OF, WIDTH)                                                    \
+    TARGET INLINE void NAME(struct step *s, int n) {                                                 \
+        const int64_t H = s->hidden;                                                                 \
+        switch (n) {                                                                                 \
+            case 1: SUMS(1, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
+            case 2: SUMS(2, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
+            case 3: SUMS(3, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
+            default: SUMS(4, H, s->weights, s->begin, s->rounded, s->sums);                                    \
+        }                                                                                            \
+        for (int b = 0; b < n; b++)                                                                  \
+            for (int64_t j = 0; j < H; j += WIDTH)                                                   \
+                UNITS_OF(H, H, s->sums + b * 4 * H + j, s->scales + j, s->given[b] + j,              \
+                         s->cell + b * H + j, s->state + b * H + j, s->next + b * H + j);            \
+    }
+
+STEP(step_vnni, VNNI, sums_vnni, units_vnni, 16)
+STEP(step_avx2, AVX2, sums_avx2, units_avx2, 8)
+#ifdef AVX_VNNI
+STEP(step_avx_vnni, AVX_VNNI, sums_avx_vnni, units_avx2, 8)
+#endif
+
+#ifdef AMX
+/* Tile registers: sums of the gates i, o, f and g, sixteen units of sixteen sentences each; 64 states of the
+ * sentences; 64 weights of each of sixteen units. */
+static const struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} TILES = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16}};
+
+/* The intrinsics do not say that they read and write memory. */
+#define MEMORY __asm__ volatile("" ::: "memory")
+
+#define SUM_OF_GATE(sum, tile)                                                                       \
+    do {                                                                                             \
+        const int64_t o = sum * H + j;                                                               \
+        _tile_loadd(tile, s->weights + (o / SIDE * H + k) * SIDE + o % SIDE * 4, 4 * SIDE);          \
+        _tile_dpbusd(sum, 4, tile);                                                                  \
+    } while (0)
+
+/* Sixteen units at a time; while their sums are made in the tile registers, the others make states of the sixteen
+ * before, some sentences with each part of the sums. */
+AMX INLINE void step_amx(struct step *s, int n) {
+    const int64_t H = s->hidden;
+    if (n < FEW) {
+        step_vnni(s, n);
+        return;
+    }
+    for (int64_t j = 0; j <= H; j += 16) {
+        int32_t *sums = s->sums + (j & 16) * 64;
+        const int32_t *before = s->sums + (~j & 16) * 64;
+        if (j < H) {
+            MEMORY;
+            _tile_loadd(0, s->begin + j, 0);
+            _tile_loadd(1, s->begin + H + j, 0);
+            _tile_loadd(2, s->begin + 2 * H + j, 0);
+            _tile_loadd(3, s->begin + 3 * H + j, 0);
+        }
+        int64_t b = 0;
+        for (int64_t k = 0; k < H; k += 64) {
+            if (j < H) {
+                MEMORY;
+                _tile_loadd(4, s->rounded + k, H);
+                SUM_OF_GATE(0, 5);
+                SUM_OF_GATE(1, 6);
+                SUM_OF_GATE(2, 5);
+                SUM_OF_GATE(3, 6);
+            }
+            for (int64_t i = j - 16; j && b * H < n * (k + 64); b++) {
+                for (int64_t line = i * 4; line < i * 4 + 64; line += 32)
+                    _mm_prefetch((const char *)(s->soon[b] + line), _MM_HINT_T0);
+                units_vnni(H, 16, before + 64 * b, s->scales + i, s->given[b] + i, s->cell + b * H + i,
+                           s->state + b * H + i, s->next + b * H + i);
+            }
+        }
+        if (j < H) {
+            _tile_stored(0, sums, 256);
+            _tile_stored(1, sums + 16, 256);
+            _tile_stored(2, sums + 32, 256);
+            _tile_stored(3, sums + 48, 256);
+            MEMORY;
+        }
+    }
+}
+#endif
+
+/* One direction of a batch, from the sentences' first token (or last) to their last (or first), ``most`` of them at
+ * a time: where one ends the next takes its place. Adds to their emissions. */
+#define DIRECTION(NAME, TARGET, STEP, AT_ONCE)                                                       \
+    TARGET static void NAME(const struct network *net, int64_t d, const struct batch *batch,         \
+                            float *scratch) {                                                        \
         const int64_t H = net->hidden, K = net->labels, G = 4 * H;                                   \
-        const int8_t *weights = net->weights + d * G * H;                                            \
-        float *cell = scratch, *state = cell + TOGETHER * H;                                         \
-        int32_t *sums = (int32_t *)(state + H);                                                      \
-        uint8_t *rounded = (uint8_t *)(sums + TOGETHER * G);                                         \
-        memset(cell, 0, (size_t)(n * H) * sizeof(float));                                            \
-        memset(rounded, 128, (size_t)(n * H));                                                       \
-        for (int64_t t = 0; t < lengths[0]; t++) {                                                   \
-            while (lengths[n - 1] <= t) n--;                                                         \
-            switch (n) {                                                                             \
-                case 1: SUMS(1, H, weights, rounded, sums); break;                                   \
-                case 2: SUMS(2, H, weights, rounded, sums); break;                                   \
-                case 3: SUMS(3, H, weights, rounded, sums); break;                                   \
-                default: SUMS(4, H, weights, rounded, sums);                                         \
+        struct step s = {.hidden = H, .weights = net->weights + d * G * H,                           \
+                         .begin = net->begin + d * G, .scales = net->scales + d * G};            \
+        s.cell = scratch;                                                                            \
+        s.state = s.cell + MOST * H;                                                                 \
+        s.sums = (int32_t *)(s.state + MOST * H);                                                    \
+        s.rounded = (uint8_t *)(s.sums + N_SUMS(H));                                                   \
+        s.next = s.rounded + MOST * H;                                                               \
+        int64_t which[MOST], at[MOST], left[MOST], begun = 0;                                        \
+        int n = 0;                                                                                   \
+        for (;;) {                                                                                   \
+            for (int b = 0; b < AT_ONCE; b++) {                                                      \
+                if (b < n && left[b]) continue;                                                      \
+                if (begun < batch->n_sentences) {                                                    \
+                    which[b] = batch->order[begun++];                                                \
+                    left[b] = batch->lengths[which[b]];                                              \
+                    at[b] = d ? left[b] - 1 : 0;                                                     \
+                    memset(s.cell + b * H, 0, (size_t)H * sizeof(float));                            \
+                    memset(s.rounded + b * H, 128, (size_t)H);                                       \
+                    n = b < n ? n : b + 1;                                                           \
+                } else if (b < n) {                                                                  \
+                    while (n > b && !left[n - 1]) n--;                                               \
+                    if (n <= b) break;                                                               \
+                    n--;                                                                             \
+                    which[b] = which[n];                                                             \
+                    left[b] = left[n];                                                               \
+                    at[b] = at[n];                                                                   \
+                    memcpy(s.cell + b * H, s.cell + n * H, (size_t)H * sizeof(float));               \
+                    memcpy(s.rounded + b * H, s.rounded + n * H, (size_t)H);                         \
+                } else {                                                                             \
+                    break;                                                                           \
+                }                                                                                    \
             }                                                                                        \
+            if (!n) return;                                                                          \
             for (int b = 0; b < n; b++) {                                                            \
-                int64_t at = d ? lengths[b] - 1 - t : t;                                             \
-                STEP(H, sums + b * G, net->offsets + d * G, net->scales + d * G,                     \
-                     gates + (rows[b][at] * net->directions + d) * G, cell + b * H, state,           \
-                     rounded + b * H);                                                               \
-                for (int64_t k = 0; k < K; k++)                                                      \
-                    emissions[b][at * K + k] += dot(H, state, net->output + (d * K + k) * H);        \
+                const int64_t *row = batch->rows + which[b] * batch->n_steps + at[b];                \
+                s.given[b] = batch->gates + (row[0] * net->directions + d) * G;                      \
+                row += left[b] < 2 ? 0 : d ? -1 : 1;                                                 \
+                s.soon[b] = batch->gates + (row[0] * net->directions + d) * G;                       \
             }                                                                                        \
+            STEP(&s, n);                                                                             \
+            for (int b = 0; b < n; b++) {                                                            \
+                float *emission = batch->emissions + (which[b] * batch->n_steps + at[b]) * K;        \
+                for (int64_t k = 0; k < K; k++)                                                      \
+                    emission[k] += dot(H, s.state + b * H, net->output + (d * K + k) * H);           \
+                at[b] += d ? -1 : 1;                                                                 \
+                left[b]--;                                                                           \
+            }                                                                                        \
+            uint8_t *before = s.rounded;                                                             \
+            s.rounded = s.next;                                                                      \
+            s.next = before;                                                                         \
         }                                                                                            \
     }
 
-DIRECTION(direction_vnni, VNNI, sums_vnni, activate_vnni)
-DIRECTION(direction_avx2, AVX2, sums_avx2, activate_avx2)
+DIRECTION(direction_vnni, VNNI, step_vnni, TOGETHER)
+DIRECTION(direction_avx2, AVX2, step_avx2, TOGETHER)
 #ifdef AVX_VNNI
-DIRECTION(direction_avx_vnni, AVX_VNNI, sums_avx_vnni, activate_avx2)
+DIRECTION(direction_avx_vnni, AVX_VNNI, step_avx_vnni, TOGETHER)
 #else
 #define direction_avx_vnni direction_avx2
 #endif
+#ifdef AMX
+DIRECTION(direction_in_tiles, AMX, step_amx, MOST)
+static void direction_amx(const struct network *net, int64_t d, const struct batch *batch, float *scratch);
+AMX static void direction_amx(const struct network *net, int64_t d, const struct batch *batch, float *scratch) {
+    _tile_loadconfig(&TILES);
+    direction_in_tiles(net, d, batch, scratch);
+    _tile_release();
+}
+#else
+#define direction_amx direction_vnni
+#endif
 
-/* What this processor can be made use of with, bits: 2 AVX2, 4 AVX2 with VNNI, 8 AVX-512 with VNNI; 0 nothing. */
+#ifdef AMX
+/* The system gives the tile registers to processes that ask. */
+static int32_t has_tiles(void) {
+    const uint32_t both = 3u << 24; /* tiles, and products of bytes */
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & both) == both &&
+           !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18);
+}
+#else
+#define has_tiles() 0
+#endif
+
+/* What this processor can be made use of with, bits: 2 AVX2, 4 AVX2 with VNNI, 8 AVX-512 with VNNI, 16 that with AMX;
+ * 0 nothing. */
 API int32_t nametag_levels(void) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
@@ -279,7 +441,7 @@ API int32_t nametag_levels(void) {
 #endif
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        levels |= 8;
+        levels |= has_tiles() ? 24 : 8;
     return levels;
 }
 
@@ -289,27 +451,18 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
                               const int64_t *rows, const int64_t *lengths, const int64_t *order,
                               int64_t n_sentences, int64_t n_steps, float *emissions) {
     const int64_t H = net->hidden, K = net->labels;
-    const int64_t floats = (TOGETHER + 1) * H + TOGETHER * 4 * H;
-    void *room = malloc((size_t)(floats * (int64_t)sizeof(float) + TOGETHER * H + LINE));
+    struct batch batch = {gates, rows, lengths, order, n_sentences, n_steps, emissions};
+    while (batch.n_sentences && !lengths[order[batch.n_sentences - 1]]) batch.n_sentences--;
+    const int64_t floats = 2 * MOST * H + N_SUMS(H);
+    void *room = malloc((size_t)(floats * (int64_t)sizeof(float) + 2 * MOST * H + LINE));
     if (!room) return 1;
-    float *scratch = aligned(room);
     for (int64_t i = 0; i < n_sentences * n_steps; i++)
         memcpy(emissions + i * K, net->bias, (size_t)K * sizeof(float));
-    for (int64_t first = 0; first < n_sentences; first += TOGETHER) {
-        const int64_t *its_rows[TOGETHER];
-        int64_t its_lengths[TOGETHER];
-        float *its_emissions[TOGETHER];
-        int n = 0;
-        for (; n < TOGETHER && first + n < n_sentences; n++) {
-            int64_t b = order[first + n];
-            its_rows[n] = rows + b * n_steps;
-            its_lengths[n] = lengths[b];
-            its_emissions[n] = emissions + b * n_steps * K;
-        }
-        for (int64_t d = 0; d < net->directions; d++)
-            (level == 3 ? direction_vnni : level == 2 ? direction_avx_vnni : direction_avx2)(
-                net, d, n, gates, its_rows, its_lengths, its_emissions, scratch);
-    }
+    for (int64_t d = 0; d < net->directions; d++)
+        (level == 4 && H % 64 == 0 ? direction_amx
+         : level == 3 ? direction_vnni
+         : level == 2 ? direction_avx_vnni
+                      : direction_avx2)(net, d, &batch, aligned(room));
     free(room);
     return 0;
 }
@@ -467,7 +620,7 @@ API int32_t nametag_words(const struct words *net, int32_t level, const int64_t 
     for (int64_t first = 0; first < n_types; first += TOGETHER) {
         int n = n_types - first < TOGETHER ? (int)(n_types - first) : TOGETHER;
         struct types of = {cased + first, lower + first, shapes + first, chars + first * net->window};
-        (level == 3 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
+        (level > 2 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
     }
     free(room);
     return 0;

@@ -27,14 +27,14 @@ _SIDE = 64  # SIDE of kernel.c
 _FLOATS = 16  # of which there are whole numbers in each of its rows
 _LINE = 64  # bytes of a cache line
 _MOST_LABELS = 64  # MOST_LABELS there
-LEVELS = ("none", "AVX2", "AVX-VNNI", "AVX-512 VNNI")
+LEVELS = ("none", "AVX2", "AVX-VNNI", "AVX-512 VNNI", "AMX")
 _MOST_WEIGHT = 63  # two products of it and an unsigned byte fit into 16 bits
 
 
 class _Network(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("hidden", "directions", "labels")),
-        *((name, ctypes.c_void_p) for name in ("weights", "scales", "offsets", "output", "bias")),
+        *((name, ctypes.c_void_p) for name in ("weights", "scales", "begin", "output", "bias")),
     ]
 
 
@@ -208,7 +208,7 @@ class Recurrence:
         self._arrays = (
             _aligned(tiles),
             _aligned(scales * np.float32(1 / 127), np.float32),
-            _aligned(weights.sum(2, dtype=np.int32) * 128, np.int32),
+            _aligned(weights.sum(2, dtype=np.int32) * -128, np.int32),
             _aligned(output, np.float32),
             _aligned(bias, np.float32),
         )
