@@ -141,7 +141,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
         tagger.tag_all([cut.tokens.texts for cut in cuts_of(_parsed(asked), model, Settings())])
     documents = iter(source.take(n))
     while waiting := list(itertools.islice(documents, random.choice(_DEPTHS))):
-        backlog: Backlog[Sentence, Any] = Backlog()
+        backlog: Backlog[Sentence, Any] = Backlog(is_padded=tagger.backend.is_padded)
         cuts_by_job = {}
         answers: dict[Any, Any] = {}
         for asked in waiting:

@@ -347,7 +347,7 @@ class Worker:
         self._loop = EventLoop(self.cpu, env, self._admission)
         self._text = Thread(self.cpu)
         self._inference = Thread(self.cpu)
-        self._backlog: Backlog[int, None] = Backlog()
+        self._backlog: Backlog[int, None] = Backlog(is_padded=False)  # as the kernel
         self._little: list[Job[int, None]] = []  # of this turn of the loop
         self._resume: dict[Job[int, None], Resume] = {}
         self.n_in_hand = 0
@@ -401,7 +401,7 @@ class Worker:
         """As Batcher's."""
         jobs, self._little = self._little, []
         lengths = [length for job in jobs for length in job.lengths]
-        if max(lengths) * len(lengths) > self._max_tokens_at_once or self._inference.work:
+        if sum(lengths) > self._max_tokens_at_once or self._inference.work:
             self._hand_over(jobs)
         else:
             told = [self._resume.pop(job) for job in jobs]

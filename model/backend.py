@@ -40,6 +40,7 @@ class Backend(Protocol):
     device: str
     n_features: int  # what it keeps of a word type: F numbers
     dtype: type[np.floating]  # of this type
+    is_padded: bool  # whether padding takes as long as tokens do
 
     def features(self, types: WordTypes) -> Floats:
         """(N, F) for N word types; N is at least 1."""
@@ -99,6 +100,7 @@ class OnnxBackend:
     """The exported graphs on the CPU. ``threads``: intra-op threads of this process."""
 
     name, device = "onnx", "cpu"
+    is_padded = True
 
     def __init__(self, artefact: Artefact, threads: int = 1) -> None:
         import onnxruntime
@@ -188,6 +190,7 @@ class KernelBackend:
     """
 
     name, device = "kernel", "cpu"
+    is_padded = False
 
     def __init__(self, artefact: Artefact, level: int | None = None) -> None:
         network = artefact.config.network
@@ -243,6 +246,7 @@ class TorchBackend:
     """The network itself, on any torch device."""
 
     name = "torch"
+    is_padded = True
 
     def __init__(self, artefact: Artefact, device: str = "cpu") -> None:
         import torch

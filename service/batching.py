@@ -32,6 +32,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_MOST_PADDING = 8  # cells of a batch's arrays for each token that it may have
+
+
 class OverloadedError(Exception):
     """The queue has no room; the caller should come again later. Nothing was computed."""
 
@@ -93,6 +96,12 @@ class Place(Generic[Item, Result]):
         return self.job.items[self.index]
 
 
+def _size(places: Sequence[Place[Any, Any]], *, is_padded: bool) -> int:
+    """Of a batch, in tokens."""
+    lengths = [place.length for place in places]
+    return max(lengths, default=0) * len(lengths) if is_padded else sum(lengths)
+
+
 def _similar(shorter: int, longer: int) -> bool:
     """Whether padding one to the other's length is cheaper than another batch.
 
@@ -126,9 +135,13 @@ class Backlog(Generic[Item, Result]):
     those of the next. So a request of ten thousand does not keep single ones waiting, and of many
     requests of 32 the first is answered first: if each advanced by an item each time round, all would
     be answered last.
+
+    ``is_padded``: shorter items take as long as the longest of their batch. Where they do not, lengths need
+    not be similar, and a batch is as large as the sum of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_padded: bool = True) -> None:
+        self._is_padded = is_padded
         self._turns: deque[Job[Item, Result]] = deque()
 
     def __len__(self) -> int:
@@ -142,8 +155,8 @@ class Backlog(Generic[Item, Result]):
     ) -> tuple[list[Place[Item, Result]], list[Job[Item, Result]]]:
         """The next batch, and the jobs whose deadline has passed. Both leave the backlog.
 
-        longest * number of items <= max_batch_tokens, unless a single item is longer.
-        Empty where nobody waits. Jobs whose callers have left are dropped.
+        Its size <= max_batch_tokens: longest * number of items, or the sum of them where nothing is padded;
+        unless a single item is longer. Empty where nobody waits. Jobs whose callers have left are dropped.
         """
         late: list[Job[Item, Result]] = []
         seen: list[Job[Item, Result]] = []
@@ -174,12 +187,24 @@ class Backlog(Generic[Item, Result]):
                     room -= job.lengths[index]
                     if room <= 0:
                         break
-        batch = self._chosen(offered, max_batch_tokens)
+        batch = (self._alike if self._is_padded else self._first)(offered, max_batch_tokens)
         self._remove(batch, seen, max_batch_tokens)
         return batch, late
 
     @staticmethod
-    def _chosen(offered: list[Place[Item, Result]], max_batch_tokens: int) -> list[Place[Item, Result]]:
+    def _first(offered: list[Place[Item, Result]], max_batch_tokens: int) -> list[Place[Item, Result]]:
+        """The first of those offered, as many as fit. Their arrays are padded nevertheless, and not to be
+        many times as large as what is in them."""
+        longest = n_tokens = 0
+        for n, place in enumerate(offered):
+            longest = max(longest, place.length)
+            n_tokens += place.length
+            if n and (n_tokens > max_batch_tokens or longest * (n + 1) > _MOST_PADDING * max_batch_tokens):
+                return offered[:n]
+        return offered
+
+    @staticmethod
+    def _alike(offered: list[Place[Item, Result]], max_batch_tokens: int) -> list[Place[Item, Result]]:
         """The first of those offered, and of the others as many of similar length as fit."""
         if len(offered) < 2:
             return offered
@@ -220,8 +245,8 @@ class Backlog(Generic[Item, Result]):
             elif len(indices) == len(job.waiting):
                 job.waiting = []
             else:
-                # The batch is a window of lengths, and ``waiting`` is in order of length, so what
-                # was taken stands together there.
+                # The batch is a window of lengths, or the first of them, and ``waiting`` is in order of
+                # length, so what was taken stands together there.
                 first = job.waiting.index(indices[0])
                 del job.waiting[first : first + len(indices)]
                 job.n_taken_tokens += sum([job.lengths[index] for index in indices])
@@ -238,7 +263,7 @@ class Batcher(Generic[Item, Result]):
 
     ``is_out_of_memory`` recognises the device's own error: the batch budget is then halved for
     good, ``free_memory`` called, and the batch tried again in halves. ``max_tokens_at_once``: of what is
-    computed on the event loop, which nothing else can use meanwhile.
+    computed on the event loop, which nothing else can use meanwhile. ``is_padded``: as of ``Backlog``.
     """
 
     def __init__(
@@ -250,6 +275,7 @@ class Batcher(Generic[Item, Result]):
         max_queue_requests: int,
         max_queue_tokens: int,
         max_tokens_at_once: int = 0,
+        is_padded: bool = True,
         clock: Callable[[], float] = time.monotonic,
         is_out_of_memory: Callable[[Exception], bool] = lambda _: False,
         free_memory: Callable[[], None] = lambda: None,
@@ -262,6 +288,7 @@ class Batcher(Generic[Item, Result]):
         self._max_queue_requests = max_queue_requests
         self._max_queue_tokens = max_queue_tokens
         self._max_tokens_at_once = max_tokens_at_once
+        self._is_padded = is_padded
         self._clock = clock
         self._is_out_of_memory = is_out_of_memory
         self._free_memory = free_memory
@@ -414,8 +441,7 @@ class Batcher(Generic[Item, Result]):
         if not batch:
             self._little = []
             return
-        longest = max([place.length for place in batch])
-        if longest * len(batch) > self._max_tokens_at_once:
+        if _size(batch, is_padded=self._is_padded) > self._max_tokens_at_once:
             self._hand_over()
             return
         is_alone = self._computing.acquire(blocking=False)
@@ -481,7 +507,7 @@ class Batcher(Generic[Item, Result]):
             self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _work(self) -> None:
-        backlog: Backlog[Item, Result] = Backlog()
+        backlog: Backlog[Item, Result] = Backlog(is_padded=self._is_padded)
         stopping = False
         try:
             while True:

@@ -79,6 +79,7 @@ class ServedModel:
             max_queue_requests=settings.max_queue_requests,
             max_queue_tokens=settings.max_queue_tokens,
             max_tokens_at_once=KERNEL_TOKENS_AT_ONCE if tagger.backend.name == "kernel" else 0,
+            is_padded=tagger.backend.is_padded,
             is_out_of_memory=_is_out_of_memory,
             free_memory=tagger.backend.free_memory,
             observer=metrics.observer_of(self.reference),

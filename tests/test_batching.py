@@ -75,13 +75,17 @@ async def test_results_come_back_in_the_order_of_the_request():
         assert await queue.submit([]) == []
 
 
+padded_or_not = pytest.mark.parametrize("is_padded", [True, False])
+
+
 @settings(deadline=None)
 @given(
     requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=40), min_size=1, max_size=8),
     budget=st.integers(1, 200),
+    is_padded=st.booleans(),
 )
-async def test_no_batch_exceeds_the_padded_budget_and_nothing_is_lost(requests, budget):
-    backlog = Backlog()
+async def test_no_batch_exceeds_its_budget_and_nothing_is_lost(requests, budget, is_padded):
+    backlog = Backlog(is_padded=is_padded)
     loop = asyncio.get_running_loop()
     jobs = [Job(lengths, lengths, loop.create_future()) for lengths in requests]
     for job in jobs:
@@ -92,17 +96,21 @@ async def test_no_batch_exceeds_the_padded_budget_and_nothing_is_lost(requests, 
         batch, late = backlog.take(budget, now=0.0)
         assert not late
         lengths = [place.length for place in batch]
-        assert len(batch) == 1 or max(lengths) * len(lengths) <= budget
+        n_cells = max(lengths) * len(lengths)
+        assert len(batch) == 1 or (n_cells if is_padded else sum(lengths)) <= budget
         # Who is first in turn is always served, so nobody waits for ever.
         assert any(place.job is head for place in batch)
-        # Padding is bounded: at most half, but for what is short anyway.
-        assert max(lengths) <= 2 * min(lengths) + 32
+        # Padding is bounded: at most half, but for what is short anyway, or by memory alone.
+        if is_padded:
+            assert max(lengths) <= 2 * min(lengths) + 32
+        assert len(batch) == 1 or n_cells <= 8 * budget
         seen += [(id(place.job), place.index) for place in batch]
     assert sorted(seen) == sorted((id(job), i) for job in jobs for i in range(len(job.items)))
 
 
-async def test_a_request_of_ten_thousand_items_does_not_starve_single_ones():
-    backlog = Backlog()
+@padded_or_not
+async def test_a_request_of_ten_thousand_items_does_not_starve_single_ones(is_padded):
+    backlog = Backlog(is_padded=is_padded)
     loop = asyncio.get_running_loop()
     large = Job(["x"] * 10_000, [20] * 10_000, loop.create_future())
     singles = [Job(["y"], [20], loop.create_future()) for _ in range(5)]
@@ -117,8 +125,9 @@ async def test_a_request_of_ten_thousand_items_does_not_starve_single_ones():
     assert any(place.job is other for batch in batches for place in batch)
 
 
-async def test_large_requests_take_turns():
-    backlog = Backlog()
+@padded_or_not
+async def test_large_requests_take_turns(is_padded):
+    backlog = Backlog(is_padded=is_padded)
     loop = asyncio.get_running_loop()
     long, short = (Job(["x"] * 10, [n] * 10, loop.create_future()) for n in (400, 20))
     backlog.add(long)
@@ -128,8 +137,9 @@ async def test_large_requests_take_turns():
     assert turns == [long, short, short, long, short, short, long]
 
 
-async def test_of_many_large_requests_the_first_are_answered_first():
-    backlog = Backlog()
+@padded_or_not
+async def test_of_many_large_requests_the_first_are_answered_first(is_padded):
+    backlog = Backlog(is_padded=is_padded)
     loop = asyncio.get_running_loop()
     rng = random.Random(1)
     jobs = [
