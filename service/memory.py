@@ -24,6 +24,13 @@ def give_back() -> None:
         trim(0)
 
 
+def collect_seldom() -> None:
+    """For a process that does one piece of work after another, whose objects their last references free: what
+    is loaded stays, and is not walked over every 700 new ones. 3 % of the time to tag a corpus."""
+    gc.freeze()
+    gc.set_threshold(200_000)
+
+
 _NEVER = 2**30
 _OFTEN_S, _AT_LATEST_S = 10.0, 600.0
 

@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from service.cli.errors import CliError
+from service.memory import collect_seldom
 from service.signals import without_interrupts
 
 
@@ -122,6 +123,7 @@ def _begin(setup: Callable[[Any], Any], work: Callable[[Any, Any], Any], options
     _do_work = work
     try:
         _ready = setup(options)
+        collect_seldom()
     except CliError as error:
         _ready = error  # said by the first chunk: a pool whose initialiser fails says nothing
 

@@ -34,6 +34,7 @@ from service.cli.inputs import CHUNK_CHARS, Reading, Record
 from service.cli.places import STDIN
 from service.cli.scale import Scale
 from service.cli.work import Chunk, Done, Options, Worker, setup, work
+from service.memory import collect_seldom
 
 # Of a unit, which is one call of an actor: a second's work or so, beside which a call costs nothing.
 _UNIT_CHARS = 4 * CHUNK_CHARS
@@ -67,6 +68,7 @@ class TagUnits:
         self._ready: Worker | CliError
         try:
             self._ready = setup(options)
+            collect_seldom()
         except CliError as error:
             self._ready = error  # said by the first unit: Ray would say it in fifty lines
 
