@@ -25,8 +25,8 @@ def give_back() -> None:
 
 
 def collect_seldom() -> None:
-    """For a process that does one piece of work after another, whose objects their last references free: what
-    is loaded stays, and is not walked over every 700 new ones. 3 % of the time to tag a corpus."""
+    """For a process that does one piece of work after another, whose objects their last references free:
+    what is loaded stays, and is not walked over every 700 new ones. 3 % of the time to tag a corpus."""
     gc.freeze()
     gc.set_threshold(200_000)
 
