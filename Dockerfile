@@ -29,10 +29,10 @@ g = '${GROUP}'; print(*p['dependencies'], *(p['optional-dependencies'][g] if g e
            /opt/venv/lib/python*/site-packages/setuptools* /opt/venv/bin/pip*
 
 # The kernel. Without it an image works too, more slowly: so no compiler, no failure.
-COPY model/kernel.c ./
+COPY model/kernel/*.c model/kernel/*.h ./
 RUN mkdir built \
  && { command -v cc || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; }; } \
- && cc -O3 -std=gnu11 -fvisibility=hidden -shared -fPIC kernel.c -o built/_kernel.so -lm \
+ && cc -O3 -std=gnu11 -fvisibility=hidden -shared -fPIC *.c -o built/_kernel.so -lm \
  || echo "no C compiler: ONNX Runtime will compute all"
 
 FROM ${BASE_IMAGE}
@@ -42,7 +42,7 @@ COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 COPY LICENSE ./
 COPY model model
-COPY --from=build /src/built/ model/
+COPY --from=build /src/built/ model/kernel/
 COPY service service
 COPY training training
 COPY artefacts artefacts

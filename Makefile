@@ -26,7 +26,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What serving needs, and nothing else: no torch. The kernel is built where there is a C compiler.
-$(VENV)/.serving: pyproject.toml model/kernel.c | $(VENV)/bin/python
+$(VENV)/.serving: pyproject.toml $(wildcard model/kernel/*.[ch]) | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --editable .
 	@touch $@
 

@@ -1,6 +1,6 @@
 """Three ways to compute the network; all give the same answers (tests/test_backend.py).
 
-ONNX Runtime runs the exported graphs on a CPU and needs no torch. The kernel (model/kernel.c) stands in
+ONNX Runtime runs the exported graphs on a CPU and needs no torch. The kernel (model/kernel) stands in
 for it where that was compiled, and the recurrence is int8. torch defines the model, and runs it on a GPU.
 
     B sentences, T tokens in the longest, N word types, D features, K labels.
@@ -183,7 +183,7 @@ class OnnxBackend:
 
 
 class KernelBackend:
-    """Word types, and the int8 recurrence over them, by model/kernel.c: always one thread. ``level``: of
+    """Word types, and the int8 recurrence over them, by model/kernel: always one thread. ``level``: of
     kernel.levels(); by default the best.
 
     Raises ValueError where the kernel is not for this machine or network.

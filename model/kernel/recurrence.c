@@ -1,55 +1,11 @@
-/* What word types give the gates, the int8 recurrence over it, and the chain's sums; of a batch whose types
- * and sentences are computed one beside the other and never together: what one gets does not depend on the
- * others, to the last bit.
- *
- * Beside ONNX Runtime, which runs a graph of some fifteen operators a step, each with its own set-up:
- * here a step is one walk over the weights, which stay in the second-level cache. Plain C, with
- * GCC's or Clang's intrinsics for x86-64; elsewhere nametag_levels() is 0, and only the chain's sums are here.
- * Called from model/kernel.py, which says what the arrays are.
- *
- *     B sentences   T tokens in the longest   H hidden units a direction   K labels
- *     N word types  C characters of each      F filters                    D features
- */
+/* The int8 recurrence over what word types give the gates, and the output layer. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "kernel.h"
 
-#if defined(_WIN32)
-#define API __declspec(dllexport)
-#else
-#define API __attribute__((visibility("default")))
-#endif
-
-#define SIDE 64     /* gates of a tile of weights */
-#define TOGETHER 4  /* sentences, or word types, that share one walk over the weights */
+#ifdef HAS_LEVELS
 #define MOST 16     /* sentences under way at once: what a tile register has rows */
 #define FEW 5       /* sentences for which tile registers pay */
 #define N_SUMS(H) (TOGETHER * 4 * (H) > 2 * MOST * 64 ? TOGETHER * 4 * (H) : 2 * MOST * 64)
-#define MOST_LABELS 64
-#define LINE 64     /* bytes of a cache line */
-
-#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
-#if !defined(__clang__)
-/* Whatever the flags: plain loops have to become loops of vectors, which -O2, or regard for traps in comparisons,
- * would prevent. */
-#pragma GCC optimize("O3", "no-trapping-math", "no-math-errno")
-#endif
-#include <immintrin.h>
-#define INLINE static inline __attribute__((always_inline))
-#define AVX2 __attribute__((target("avx2,fma,f16c")))
-#if defined(__clang__) ? __clang_major__ >= 13 : __GNUC__ >= 11
-#define AVX_VNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
-#endif
-#define AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
-#define VNNI __attribute__((target(AVX512)))
-#if defined(__linux__) && defined(AVX_VNNI)
-#define AMX __attribute__((target(AVX512 ",amx-tile,amx-int8")))
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 /* One network, of which nothing changes while it computes. */
 struct network {
@@ -69,11 +25,6 @@ struct batch {
     int64_t n_sentences, n_steps;   /* B, T */
     float *emissions;               /* (B, T, K) */
 };
-
-/* Where the first cache line begins: a vector that lies in two is loaded in twice the time. */
-INLINE float *aligned(void *room) {
-    return (float *)(((uintptr_t)room + LINE - 1) / LINE * LINE);
-}
 
 /* 2^x for -126 <= x <= 126, to 3 units in the last place: 2 to the whole of it, and for the rest, between -1/2 and
  * 1/2, a polynomial that is least wrong there (fitted by us). */
@@ -340,8 +291,8 @@ AMX INLINE void step_amx(struct step *s, int n) {
 }
 #endif
 
-/* One direction of a batch, from the sentences' first token (or last) to their last (or first), ``most`` of them at
- * a time: where one ends the next takes its place. Adds to their emissions. */
+/* One direction of a batch, from the sentences' first token (or last) to their last (or first), AT_ONCE of them at a
+ * time: where one ends the next takes its place. Adds to their emissions. */
 #define DIRECTION(NAME, TARGET, STEP, AT_ONCE)                                                       \
     TARGET static void NAME(const struct network *net, int64_t d, const struct batch *batch,         \
                             float *scratch) {                                                        \
@@ -408,7 +359,6 @@ DIRECTION(direction_avx_vnni, AVX_VNNI, step_avx_vnni, TOGETHER)
 #endif
 #ifdef AMX
 DIRECTION(direction_in_tiles, AMX, step_amx, MOST)
-static void direction_amx(const struct network *net, int64_t d, const struct batch *batch, float *scratch);
 AMX static void direction_amx(const struct network *net, int64_t d, const struct batch *batch, float *scratch) {
     _tile_loadconfig(&TILES);
     direction_in_tiles(net, d, batch, scratch);
@@ -417,33 +367,6 @@ AMX static void direction_amx(const struct network *net, int64_t d, const struct
 #else
 #define direction_amx direction_vnni
 #endif
-
-#ifdef AMX
-/* The system gives the tile registers to processes that ask. */
-static int32_t has_tiles(void) {
-    const uint32_t both = 3u << 24; /* tiles, and products of bytes */
-    uint32_t a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & both) == both &&
-           !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18);
-}
-#else
-#define has_tiles() 0
-#endif
-
-/* What this processor can be made use of with, bits: 2 AVX2, 4 AVX2 with VNNI, 8 AVX-512 with VNNI, 16 that with AMX;
- * 0 nothing. */
-API int32_t nametag_levels(void) {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    int32_t levels = 2;
-#ifdef AVX_VNNI
-    if (__builtin_cpu_supports("avxvnni")) levels |= 4;
-#endif
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        levels |= has_tiles() ? 24 : 8;
-    return levels;
-}
 
 /* emissions (B, T, K) for gates (…, directions, 4H), rows (B, T) of them and lengths (B). ``order``: the
  * sentences, the longest first. Returns 0, or 1 where there is no memory. */
@@ -459,279 +382,12 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
     for (int64_t i = 0; i < n_sentences * n_steps; i++)
         memcpy(emissions + i * K, net->bias, (size_t)K * sizeof(float));
     for (int64_t d = 0; d < net->directions; d++)
-        (level == 4 && H % 64 == 0 ? direction_amx
-         : level == 3 ? direction_vnni
-         : level == 2 ? direction_avx_vnni
-                      : direction_avx2)(net, d, &batch, aligned(room));
+        (level == IN_AMX && H % 64 == 0 ? direction_amx
+         : level >= IN_AVX512_VNNI      ? direction_vnni
+         : level == IN_AVX_VNNI         ? direction_avx_vnni
+                                        : direction_avx2)(net, d, &batch, aligned(room));
     free(room);
     return 0;
 }
-
-/* A layer whose product with W_x has the gates as its outputs, and what its inputs are made from. All rows
- * are of whole 16 floats, and outputs of whole SIDEs; zeros fill them up. */
-struct words {
-    int64_t cased, lower;       /* columns of the two tables */
-    int64_t filters, width;     /* F, and how many characters a filter sees; either may be 0 */
-    int64_t characters, window; /* how many are known, and C */
-    int64_t features, gates;    /* D; directions * 4H */
-    const int8_t *cased_rows, *lower_rows;
-    const float *cased_scales, *lower_scales;
-    const float *places;        /* (width, characters, F): what a character gives the filters there */
-    const float *filter_bias;   /* (F) */
-    const float *shapes;        /* (shapes, D): what a shape gives the features, their bias included */
-    const float *projection;    /* (D / SIDE, cased + lower + F, SIDE) */
-    const float *input;         /* (gates / SIDE, D, SIDE) */
-    const float *bias;          /* (gates) */
-};
-
-/* out (n_out) = begin + x (n_in) W, of n types each. */
-#define PRODUCT_ARGUMENTS \
-    int64_t n_in, int64_t n_out, const float *w, const float *const *begin, const float *x, float *out
-
-VNNI INLINE void product_vnni(int n, PRODUCT_ARGUMENTS) {
-    for (int64_t tile = 0; tile < n_out; tile += SIDE) {
-        __m512 sum[TOGETHER][4];
-        for (int b = 0; b < n; b++)
-            for (int v = 0; v < 4; v++) sum[b][v] = _mm512_loadu_ps(begin[b] + tile + 16 * v);
-        for (int64_t k = 0; k < n_in; k++, w += SIDE) {
-            __m512 row[4];
-            for (int v = 0; v < 4; v++) row[v] = _mm512_loadu_ps(w + 16 * v);
-            for (int b = 0; b < n; b++) {
-                __m512 one = _mm512_set1_ps(x[b * n_in + k]);
-                for (int v = 0; v < 4; v++) sum[b][v] = _mm512_fmadd_ps(one, row[v], sum[b][v]);
-            }
-        }
-        for (int b = 0; b < n; b++)
-            for (int v = 0; v < 4; v++) _mm512_storeu_ps(out + b * n_out + tile + 16 * v, sum[b][v]);
-    }
-}
-
-AVX2 INLINE void product_avx2_pair(int n, PRODUCT_ARGUMENTS) {
-    for (int64_t tile = 0; tile < n_out; tile += SIDE / 2) {
-        const float *at = w + tile / SIDE * n_in * SIDE + tile % SIDE;
-        __m256 sum[2][4];
-#pragma GCC unroll 2
-        for (int b = 0; b < n; b++)
-#pragma GCC unroll 4
-            for (int v = 0; v < 4; v++) sum[b][v] = _mm256_loadu_ps(begin[b] + tile + 8 * v);
-        for (int64_t k = 0; k < n_in; k++, at += SIDE)
-#pragma GCC unroll 4
-            for (int v = 0; v < 4; v++) {
-                __m256 row = _mm256_loadu_ps(at + 8 * v);
-#pragma GCC unroll 2
-                for (int b = 0; b < n; b++)
-                    sum[b][v] = _mm256_fmadd_ps(_mm256_set1_ps(x[b * n_in + k]), row, sum[b][v]);
-            }
-#pragma GCC unroll 2
-        for (int b = 0; b < n; b++)
-#pragma GCC unroll 4
-            for (int v = 0; v < 4; v++) _mm256_storeu_ps(out + b * n_out + tile + 8 * v, sum[b][v]);
-    }
-}
-
-AVX2 INLINE void product_avx2(int n, PRODUCT_ARGUMENTS) {
-    if (n > 2) {
-        product_avx2_pair(n - 2, n_in, n_out, w, begin + 2, x + 2 * n_in, out + 2 * n_out);
-        n = 2;
-    }
-    product_avx2_pair(n, n_in, n_out, w, begin, x, out);
-}
-
-AVX2 INLINE void narrow(int64_t n, const float *x, uint16_t *half) {
-    for (int64_t i = 0; i < n; i += 8)
-        _mm_storeu_si128((__m128i *)(half + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
-}
-
-INLINE void unpack(int64_t n, const int8_t *restrict row, float scale, float *restrict out) {
-    for (int64_t i = 0; i < n; i++) out[i] = (float)row[i] * scale;
-}
-
-/* The filters' maxima (F) over a type's characters, and over one place past its end if its window has one:
- * there is nothing new in what comes after that. ``sum``: F floats of scratch. */
-INLINE void filter(const struct words *net, const int64_t *chars, float *restrict sum, float *restrict most) {
-    const int64_t F = net->filters, around = net->width / 2;
-    int64_t n = net->window;
-    while (n > 0 && !chars[n - 1]) n--;
-    int64_t n_places = n + around + 1 < net->window ? n + around + 1 : net->window;
-    for (int64_t f = 0; f < F; f++) most[f] = -INFINITY;
-    for (int64_t at = -around; at < n_places - around; at++) {
-        for (int64_t f = 0; f < F; f++) sum[f] = 0.0f;
-        for (int64_t p = 0; p < net->width; p++) {
-            if (at + p < 0 || at + p >= n) continue;
-            const float *restrict given = net->places + (p * net->characters + chars[at + p]) * F;
-            for (int64_t f = 0; f < F; f++) sum[f] += given[f];
-        }
-        for (int64_t f = 0; f < F; f++) most[f] = most[f] > sum[f] ? most[f] : sum[f];
-    }
-    for (int64_t f = 0; f < F; f++) {
-        float x = most[f] + net->filter_bias[f];
-        most[f] = x > 0.0f ? x : 0.0f;
-    }
-}
-
-struct types { /* that share a walk */
-    const int64_t *cased, *lower, *shapes, *chars;
-};
-
-/* The projection, and the product with W_x; the compiler sees how many types there are. */
-#define LAYERS(N, PRODUCT)                                                                           \
-    PRODUCT(N, n_in, D, net->projection, shape, x, features);                                        \
-    PRODUCT(N, D, G, net->input, bias, features, out)
-
-/* The gates (n, gates) of up to TOGETHER types. */
-#define WORDS(NAME, TARGET, PRODUCT)                                                                 \
-    TARGET static void NAME(const struct words *net, int n, struct types of, float *scratch,         \
-                            uint16_t *gates) {                                                       \
-        const int64_t D = net->features, G = net->gates, F = net->filters;                           \
-        const int64_t n_in = net->cased + net->lower + F;                                            \
-        float *x = scratch, *features = x + TOGETHER * n_in, *out = features + TOGETHER * D;         \
-        const float *shape[TOGETHER], *bias[TOGETHER];                                               \
-        for (int b = 0; b < n; b++) {                                                                \
-            float *mine = x + b * n_in;                                                              \
-            unpack(net->cased, net->cased_rows + of.cased[b] * net->cased,                           \
-                   net->cased ? net->cased_scales[of.cased[b]] : 0, mine);                           \
-            unpack(net->lower, net->lower_rows + of.lower[b] * net->lower,                           \
-                   net->lower ? net->lower_scales[of.lower[b]] : 0, mine + net->cased);              \
-            filter(net, of.chars + b * net->window, out, mine + net->cased + net->lower);            \
-            shape[b] = net->shapes + of.shapes[b] * D;                                               \
-            bias[b] = net->bias;                                                                     \
-        }                                                                                            \
-        switch (n) {                                                                                 \
-            case 1: LAYERS(1, PRODUCT); break;                                                       \
-            case 2: LAYERS(2, PRODUCT); break;                                                       \
-            case 3: LAYERS(3, PRODUCT); break;                                                       \
-            default: LAYERS(4, PRODUCT);                                                             \
-        }                                                                                            \
-        narrow(n * G, out, gates);                                                                   \
-    }
-
-WORDS(words_vnni, VNNI, product_vnni)
-WORDS(words_avx2, AVX2, product_avx2)
-
-/* gates (N, gates) float16 of word types: rows of the tables (N) each, shapes (N) and characters (N, C), 0
- * after the last. Returns 0, or 1 where there is no memory. */
-API int32_t nametag_words(const struct words *net, int32_t level, const int64_t *cased, const int64_t *lower,
-                          const int64_t *shapes, const int64_t *chars, int64_t n_types, uint16_t *gates) {
-    const int64_t n_in = net->cased + net->lower + net->filters;
-    const int64_t floats = TOGETHER * (n_in + net->features + net->gates);
-    void *room = malloc((size_t)floats * sizeof(float) + LINE);
-    if (!room) return 1;
-    float *scratch = aligned(room);
-    for (int64_t first = 0; first < n_types; first += TOGETHER) {
-        int n = n_types - first < TOGETHER ? (int)(n_types - first) : TOGETHER;
-        struct types of = {cased + first, lower + first, shapes + first, chars + first * net->window};
-        (level > 2 ? words_vnni : words_avx2)(net, n, of, scratch, gates + first * net->gates);
-    }
-    free(room);
-    return 0;
-}
-
-#else
-
-API int32_t nametag_levels(void) { return 0; }
 
 #endif
-
-/* The most probable labels (T) of one sentence's scores (T, K), by Viterbi; ``pointers`` (T, K) is scratch. */
-static void best_path(int64_t n, int64_t K, const double *scores, const double *start, const double *moves,
-                      const double *end, int64_t *pointers, int64_t *path) {
-    double best[MOST_LABELS], next[MOST_LABELS];
-    for (int64_t k = 0; k < K; k++) best[k] = scores[k] + start[k];
-    for (int64_t t = 1; t < n; t++) {
-        for (int64_t k = 0; k < K; k++) {
-            int64_t came = 0;
-            double most = best[0] + moves[k];
-            for (int64_t j = 1; j < K; j++) {
-                double arrived = best[j] + moves[j * K + k];
-                if (arrived > most) most = arrived, came = j;
-            }
-            pointers[t * K + k] = came;
-            next[k] = scores[t * K + k] + most;
-        }
-        memcpy(best, next, sizeof best);
-    }
-    int64_t last = 0;
-    for (int64_t k = 1; k < K; k++)
-        if (best[k] + end[k] > best[last] + end[last]) last = k;
-    path[n - 1] = last;
-    for (int64_t t = n - 1; t > 0; t--) path[t - 1] = pointers[t * K + path[t]];
-}
-
-/* One direction of forward-backward: a step's message is the sum over where it came from, scaled to 1. */
-static void message(int64_t K, const double *before, const double *moves, int64_t from, int64_t to,
-                    const double *potential, double *out) {
-    double total = 0;
-    for (int64_t k = 0; k < K; k++) {
-        double sum = 0;
-        for (int64_t j = 0; j < K; j++) sum += before[j] * moves[j * from + k * to];
-        out[k] = sum * potential[k];
-        total += out[k];
-    }
-    for (int64_t k = 0; k < K; k++) out[k] /= total;
-}
-
-/* Of emissions (B, T, K): the best path (B, T), and under the chain at ``temperature`` the marginals and
- * the suffixes, (B, T, K) each, as model.head.messages has them; and the marginals of the path's labels
- * (B, T), rounded to whole 1 / ``parts``. Scores of the chain are logarithms, -inf in the path's where a
- * move is not allowed. Returns 0, or 1 where there is no memory. */
-API int32_t nametag_chain(const double *emissions, const int64_t *lengths, int64_t n_sentences, int64_t n_steps,
-                          int64_t K, const double *start, const double *moves, const double *end,
-                          const double *start_mass, const double *moves_mass, const double *end_mass,
-                          double temperature, double parts, int64_t *path, double *chosen,
-                          double *marginals, double *suffixes) {
-    int64_t *pointers = malloc((size_t)(n_steps * K) * sizeof *pointers);
-    double *potentials = malloc((size_t)(n_steps * K) * sizeof *potentials);
-    if (!pointers || !potentials) {
-        free(pointers);
-        free(potentials);
-        return 1;
-    }
-    for (int64_t b = 0; b < n_sentences; b++) {
-        const int64_t n = lengths[b], at = b * n_steps * K;
-        double *forward = marginals + at, *backward = suffixes + at;
-        best_path(n, K, emissions + at, start, moves, end, pointers, path + b * n_steps);
-        for (int64_t t = 0; t < n; t++) {
-            const double *score = emissions + at + t * K;
-            double most = score[0];
-            for (int64_t k = 1; k < K; k++) most = score[k] > most ? score[k] : most;
-            for (int64_t k = 0; k < K; k++) {
-                /* exp(-500) is still a normal number: no probability becomes 0 / 0. */
-                double x = (score[k] - most) / temperature;
-                potentials[t * K + k] = exp(x > -500.0 ? x : -500.0);
-            }
-        }
-        double edge[MOST_LABELS];
-        for (int64_t t = 0; t < n; t++) {
-            const double *potential = potentials + t * K;
-            if (t) {
-                message(K, forward + (t - 1) * K, moves_mass, K, 1, potential, forward + t * K);
-            } else {
-                double total = 0;
-                for (int64_t k = 0; k < K; k++) total += edge[k] = start_mass[k] * potential[k];
-                for (int64_t k = 0; k < K; k++) forward[k] = edge[k] / total;
-            }
-        }
-        for (int64_t t = n - 1; t >= 0; t--) {
-            const double *potential = potentials + t * K;
-            if (t < n - 1) {
-                message(K, backward + (t + 1) * K, moves_mass, 1, K, potential, backward + t * K);
-            } else {
-                double total = 0;
-                for (int64_t k = 0; k < K; k++) total += edge[k] = end_mass[k] * potential[k];
-                for (int64_t k = 0; k < K; k++) backward[t * K + k] = edge[k] / total;
-            }
-        }
-        for (int64_t t = 0; t < n; t++) {
-            double total = 0;
-            for (int64_t k = 0; k < K; k++) {
-                forward[t * K + k] *= backward[t * K + k] / potentials[t * K + k];
-                total += forward[t * K + k];
-            }
-            for (int64_t k = 0; k < K; k++) forward[t * K + k] /= total;
-            chosen[b * n_steps + t] = rint(forward[t * K + path[b * n_steps + t]] * parts) / parts;
-        }
-    }
-    free(pointers);
-    free(potentials);
-    return 0;
-}

@@ -1,4 +1,4 @@
-"""model/kernel.c from Python: word types, the int8 recurrence and the chain's sums, where it was compiled.
+"""The kernel in C from Python: word types, the int8 recurrence and the chain's sums, where it was compiled.
 
     B sentences   T tokens in the longest   H hidden units a direction   K labels   D directions
     N word types  C characters of each
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from model.features import CHAR_WINDOW
 from model.features import WordTypes as Encoded
 
-_SIDE = 64  # SIDE of kernel.c
+_SIDE = 64  # SIDE of kernel.h
 _FLOATS = 16  # of which there are whole numbers in each of its rows
 _LINE = 64  # bytes of a cache line
-_MOST_LABELS = 64  # MOST_LABELS there
+_MOST_LABELS = 64  # MOST_LABELS of chain.c
 LEVELS = ("none", "AVX2", "AVX-VNNI", "AVX-512 VNNI", "AMX")
 _MOST_WEIGHT = 63  # two products of it and an unsigned byte fit into 16 bits
 
