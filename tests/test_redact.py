@@ -78,65 +78,65 @@ def test_offsets_are_exact_in_both_texts_and_in_every_unit(service, unit, mode):
         check_offsets(text, result, unit)
 
 
-@st.composite
-def texts_with_spans(draw):
-    texts = draw(st.lists(any_text.filter(lambda t: not re.search("[\ud800-\udfff]", t)), max_size=3))
-    persons = []
-    for text in texts:
-        marks = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
-        persons.append([{"start": a, "end": b} for a, b in zip(marks[::2], marks[1::2], strict=False)])
-    return texts, persons
+a_part = any_text.filter(lambda t: not re.search("[\ud800-\udfff]", t))
+a_person = a_part.filter(bool).map(lambda name: {"person": name})
 
 
 @brief
-@given(texts_with_spans(), st.sampled_from(MODES))
-def test_whatever_spans_are_asked_for_exactly_they_are_replaced(service, asked, mode):
-    texts, persons = asked
-    for text, spans, result in zip(
-        texts, persons, redact(service, texts, mode, persons=persons), strict=True
-    ):
-        check_offsets(text, result, "codepoint")
-        assert [{"start": r["start"], "end": r["end"]} for r in result["replacements"]] == spans
+@given(st.lists(st.lists(a_part | a_person, max_size=8), max_size=3), st.sampled_from(MODES))
+def test_of_a_text_in_parts_exactly_those_that_are_marked_are_replaced(service, texts, mode):
+    for parts, result in zip(texts, redact(service, texts, mode), strict=True):
+        whole, spans = "", []
+        for part in parts:
+            text = part if isinstance(part, str) else part["person"]
+            if part is not text:
+                spans.append((len(whole), len(whole) + len(text)))
+            whole += text
+        check_offsets(whole, result, "codepoint")
+        assert [(r["start"], r["end"]) for r in result["replacements"]] == spans
         assert {r["score"] for r in result["replacements"]} <= {1.0}
 
 
-def test_spans_count_in_the_unit_that_is_asked_for(service):
-    text = "🎉 Ada Lovelace wrote."
+def test_offsets_of_a_text_in_parts_count_in_the_unit_that_is_asked_for(service):
+    text = ["🎉 ", {"person": "Ada Lovelace"}, " wrote."]
     for unit, start in (("codepoint", 2), ("utf16", 3), ("utf8", 5)):
-        persons = [[{"start": start, "end": start + 12}]]
-        (result,) = redact(service, [text], "mask", persons=persons, offset_unit=unit)
+        (result,) = redact(service, [text], "mask", offset_unit=unit)
         assert result["text"] == f"🎉 {MASK} wrote."
+        assert result["replacements"][0]["start"] == start
+
+
+@pytest.mark.bundled
+def test_in_other_texts_of_the_request_persons_are_found_as_ever(bundled):
+    marked = [{"person": "Ada Lovelace"}, " and Charles Babbage met."]
+    texts = ["Ada Lovelace wrote.", marked, "Babbage left."]
+    results = [result["text"] for result in redact(bundled, texts, "label")]
+    assert results == ["[PERSON_1] wrote.", "[PERSON_1] and Charles Babbage met.", "[PERSON_2] left."]
+
+
+def test_a_text_that_is_too_large_is_named_by_its_place_in_the_request(tiny_artefact):
+    with running(tiny_artefact, max_sentence_tokens=3) as service:
+        request = {"texts": [[{"person": "Ada"}], "Ada and Bob left us"], "mode": "mask"}
+        problem = check_problem(service.client.post("/v1/redact", json=request), 413, "too-large")
+    assert problem["pointer"] == "#/texts/1"
 
 
 @pytest.mark.parametrize(
-    ("persons", "pointer"),
+    ("text", "pointer"),
     [
-        (1, "#/persons"),
-        ([], "#/persons"),
-        ([[], []], "#/persons"),
-        ([1], "#/persons/0"),
-        ([[1]], "#/persons/0/0"),
-        ([[{"start": 0}]], "#/persons/0/0"),
-        ([[{"start": 0, "end": 1, "text": "Ann"}]], "#/persons/0/0"),
-        ([[{"start": 0.5, "end": 1}]], "#/persons/0/0/start"),
-        ([[{"start": 0, "end": True}]], "#/persons/0/0/end"),
-        ([[{"start": -1, "end": 1}]], "#/persons/0/0"),
-        ([[{"start": 1, "end": 1}]], "#/persons/0/0"),
-        ([[{"start": 1, "end": 99}]], "#/persons/0/0"),
-        ([[{"start": 2, "end": 3}, {"start": 0, "end": 1}]], "#/persons/0/1"),
-        ([[{"start": 0, "end": 3}, {"start": 2, "end": 4}]], "#/persons/0/1"),
+        (1, "#/texts/0"),
+        ({"person": "Ann"}, "#/texts/0"),
+        (["Ann", 1], "#/texts/0/1"),
+        (["Ann", ["Ann"]], "#/texts/0/1"),
+        ([{"start": 0, "end": 3}], "#/texts/0/0"),
+        ([{"person": "Ann", "score": 1}], "#/texts/0/0"),
+        ([{"person": 1}], "#/texts/0/0/person"),
+        ([{"person": ""}], "#/texts/0/0/person"),
     ],
 )
-def test_spans_that_are_none_are_refused_with_their_place(service, persons, pointer):
-    problem = refused(service, texts=["Ann Smith left."], mode="mask", persons=persons)
+def test_parts_that_are_none_are_refused_with_their_place(service, text, pointer):
+    problem = refused(service, texts=[text, "Ann Smith left."], mode="mask")
     assert problem["errors"][0]["pointer"] == pointer
     assert "Ann" not in json.dumps(problem)
-
-
-def test_a_span_that_cuts_a_character_in_two_is_refused(service):
-    for start, end in ((1, 3), (0, 1)):
-        persons = [[{"start": start, "end": end}]]
-        refused(service, texts=["🎉 Ann"], mode="mask", persons=persons, offset_unit="utf16")
 
 
 def test_a_hash_takes_a_key_that_is_not_short_and_quotes_none(service):
@@ -149,12 +149,12 @@ def test_a_hash_takes_a_key_that_is_not_short_and_quotes_none(service):
 def test_the_service_may_have_a_key_of_its_own(tiny_artefact, tmp_path):
     path = tmp_path / "key"
     path.write_text(f"{KEY}\n")
-    persons = [[{"start": 0, "end": 3}]]
+    texts = [[{"person": "Ann"}]]
     with running(tiny_artefact, redaction_key_file=path) as service:
-        request = {"texts": ["Ann"], "mode": "hash", "persons": persons}
+        request = {"texts": texts, "mode": "hash"}
         (result,) = service.client.post("/v1/redact", json=request).json()["texts"]
-        (with_same,) = redact(service, ["Ann"], "hash", persons=persons)
-        (with_other,) = redact(service, ["Ann"], "hash", persons=persons, key="another that is long")
+        (with_same,) = redact(service, texts, "hash")
+        (with_other,) = redact(service, texts, "hash", key="another that is long")
     assert re.fullmatch(r"\[PERSON_[0-9a-f]{16}\]", result["text"])
     assert result == with_same != with_other
 
@@ -166,10 +166,12 @@ anything = st.recursive(
     ),
     max_leaves=6,
 )
+some_part = st.text("ab ") | st.fixed_dictionaries({"person": st.text("ab ")})
 requests = st.fixed_dictionaries(
     {},
     optional={
-        "texts": st.lists(st.text("ab "), max_size=3) | anything,
+        "texts": st.lists(st.text("ab ") | st.lists(some_part | anything, max_size=2), max_size=3)
+        | anything,
         "mode": st.sampled_from(MODES) | anything,
         "offset_unit": st.sampled_from(["codepoint", "utf16", "utf8"]) | anything,
         "threshold": st.floats(0, 1) | anything,
@@ -194,7 +196,12 @@ def test_what_is_read_is_what_the_published_schema_allows(value):
         assert (raised.code, allowed) == ("invalid-request", False)  # noqa: PT017 - either may be right
     else:
         assert allowed
-        assert read.texts == value["texts"]
+        assert read.texts == [
+            text
+            if isinstance(text, str)
+            else "".join(p if isinstance(p, str) else p["person"] for p in text)
+            for text in value["texts"]
+        ]
 
 
 def test_limits_are_those_of_documents(tiny_artefact):
@@ -257,24 +264,24 @@ odd_name = st.lists(odd_word, min_size=1, max_size=3).map(" ".join)
 @brief
 @given(st.lists(odd_name, min_size=1, max_size=4), st.sampled_from(MODES))
 def test_no_part_of_a_name_that_was_replaced_is_anywhere(bundled, names, mode):
-    text, persons = "", []
-    for name in names:
-        text += "Yesterday Mr. "
-        persons.append({"start": len(text), "end": len(text) + len(name)})
-        text += f"{name}'s mother spoke to the press. "
+    text = [
+        part for name in names
+        for part in ("Yesterday Mr. ", {"person": name}, "'s mother spoke to the press. ")
+    ]  # fmt: skip
+    upper = [each.upper() if isinstance(each, str) else {"person": each["person"].upper()} for each in text]
     records = []
     logger = logging.getLogger()
     handler = logging.Handler()
     handler.emit = records.append
     logger.addHandler(handler)
     try:
-        request = {"texts": [text, text.upper()], "mode": mode, "key": KEY, "persons": [persons, persons]}
+        request = {"texts": [text, upper], "mode": mode, "key": KEY}
         right = bundled.client.post("/v1/redact", json=request)
         wrong = [
-            {**request, "persons": [persons, [*persons, persons[0]]]},
-            {**request, text: text},
+            {**request, "texts": [text, [*text, {"person": names[0], "start": 0}]]},
+            {**request, names[0]: text},
             {**request, "texts": [text, [text]]},
-            {**request, "mode": text},
+            {**request, "mode": names[0]},
             {**request, "model": "nobody"},
         ]
         answers = [bundled.client.post("/v1/redact", json=each) for each in wrong]

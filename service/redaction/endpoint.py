@@ -55,11 +55,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
     "pseudonym": {
-        "summary": "Invented names, for these spans alone",
+        "summary": "Invented names, for those who are marked alone",
         "value": {
-            "texts": ["Ada Lovelace wrote to Charles Babbage."],
+            "texts": [[{"person": "Ada Lovelace"}, " wrote to Charles Babbage."]],
             "mode": "pseudonym",
-            "persons": [[{"start": 0, "end": 12}]],
         },
     },
 }
@@ -80,11 +79,13 @@ ANSWER_EXAMPLE = {
 }  # fmt: skip
 
 
-def _cuts(texts: Sequence[str], model: ServedModel, settings: Settings) -> list[list[Cut]]:
-    """The sentences of each text. Raises Problem (too-large)."""
+def _cuts(
+    texts: Sequence[str], numbers: Sequence[int], model: ServedModel, settings: Settings
+) -> list[list[Cut]]:
+    """The sentences of each text; ``numbers``: which of the request's it is. Raises Problem (too-large)."""
     n_tokens = 0
     cuts = []
-    for i, text in enumerate(texts):
+    for i, text in zip(numbers, texts, strict=True):
         cuts.append(cut_document(text, model, settings, f"/texts/{i}", n_tokens))
         n_tokens += sum(len(cut.tokens) for cut in cuts[-1])
     return cuts
@@ -107,7 +108,7 @@ async def _find(
         # What stands for a name may have more tokens than the name, which is not the client's fault.
         if redaction.is_begun:
             return [cut_unchecked(text, model) for text in texts]
-        return _cuts(texts, model, service.settings)
+        return _cuts(texts, redaction.asked, model, service.settings)
 
     def learn(by_text: list[list[Cut]], answers: list[Tagged]) -> None:
         answered = iter(answers)
@@ -176,14 +177,14 @@ def endpoint(service: Service) -> Endpoint:
             )
             del body
             model = service.model(asked.model)
-            key = asked.key or (asked.mode == "hash" and service.redaction_key)
-            redaction = Redaction(asked.texts, asked.mode, key or secrets.token_bytes(_RANDOM_KEY_BYTES))
-            if asked.persons is None:
+            own_key = service.redaction_key if asked.mode == "hash" else b""
+            key = asked.key or own_key or secrets.token_bytes(_RANDOM_KEY_BYTES)
+            if len(asked.given) < len(asked.texts):
                 check_room(model)
-                await _find(redaction, asked, model, service, deadline, request.receive, is_small=is_small)
-            else:
-                persons = asked.persons
-                await off_loop(service, is_small, lambda: redaction.given(persons))
+            redaction = await off_loop(
+                service, is_small, lambda: Redaction(asked.texts, asked.mode, key, asked.given)
+            )
+            await _find(redaction, asked, model, service, deadline, request.receive, is_small=is_small)
             with facts().step("write"):
                 content = await off_loop(service, is_small, lambda: answer_bytes(redaction, asked, model))
             return JsonResponse(content)

@@ -5,11 +5,9 @@ Read by hand, as service/schemas.py says why; tests/test_redact.py holds it agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from service.offsets import converted, table_of
@@ -28,15 +26,19 @@ from service.schemas import (
 MAX_KEY_CHARS = 1024
 
 
-class SpanJson(Strict):
-    start: int = Field(ge=0)
-    end: int = Field(ge=0)
+class PersonPartJson(Strict):
+    person: str = Field(min_length=1)
 
 
 class _RedactOptions(Strict):
-    texts: list[str] = Field(description="Documents. Persons are the same throughout all of them.")
+    texts: list[str | list[str | PersonPartJson]] = Field(
+        description="Documents. Persons are the same throughout all of them. Of a string, what the "
+        "model finds is replaced, then what it finds in the result, until it finds nothing more; and "
+        "wherever else the name of one stands, if it is sure and has two words or more. Of an array, a "
+        'text in parts, those that are marked, `{"person": "Ada Lovelace"}`, and nobody else.'
+    )
     offset_unit: Literal["codepoint", "utf16", "utf8"] = Field(
-        "codepoint", description="What every offset counts, those of `persons` too."
+        "codepoint", description="What every offset counts."
     )
     threshold: float | None = Field(
         None,
@@ -47,12 +49,6 @@ class _RedactOptions(Strict):
     )
     model: str | None = Field(
         None, description="`name` or `name@version`. Default: the first model that was loaded."
-    )
-    persons: list[list[SpanJson]] | None = Field(
-        None,
-        description="What to replace, one list for each text, in order and without overlaps. Default: "
-        "what the model finds, then what it finds in the result, until it finds nothing more; and "
-        "wherever else the name of one stands, if it is sure and has two words or more.",
     )
 
 
@@ -97,7 +93,7 @@ class ReplacementJson(Strict):
         description="From 1; the same number is the same person throughout the request: the full name, a "
         "part of it that is nobody else's, with or without initials, in any case."
     )
-    score: float = Field(ge=0, le=1, description="The model's; 1 where `persons` says so.")
+    score: float = Field(ge=0, le=1, description="The model's; 1 where the text says so.")
 
 
 class RedactedJson(Strict):
@@ -117,7 +113,7 @@ SCHEMAS: tuple[type[BaseModel], ...] = (RedactJson, RedactHashJson, RedactRespon
 
 @dataclass(frozen=True, slots=True)
 class RedactRequest:
-    """``persons``: in code points, or None where they are to be found; ``key``: empty where none came."""
+    """``given``: the persons of texts that came in parts, by index; ``key``: empty where none came."""
 
     texts: list[str]
     mode: str
@@ -125,11 +121,10 @@ class RedactRequest:
     threshold: float
     model: str | None
     key: bytes
-    persons: list[list[Person]] | None
+    given: dict[int, list[Person]]
 
 
-_FIELDS = frozenset({"texts", "mode", "offset_unit", "threshold", "model", "key", "persons"})
-_SPAN_FIELDS = frozenset({"start", "end"})
+_FIELDS = frozenset({"texts", "mode", "offset_unit", "threshold", "model", "key"})
 
 
 def redact_request(value: Any, *, max_texts: int, max_chars: int, has_key: bool) -> RedactRequest:
@@ -146,26 +141,27 @@ def redact_request(value: Any, *, max_texts: int, max_chars: int, has_key: bool)
         kind = "another string" if type(mode) is str else kind_of(mode)
         raise invalid("/mode", kind, "one of " + ", ".join(MODES))
     unit, threshold, model = offset_unit(value), threshold_of(value), model_name(value)
-    texts = value["texts"]
-    if type(texts) is not list:
-        raise invalid("/texts", kind_of(texts), "an array")
-    if len(texts) > max_texts:
-        raise too_large("max_sentences", max_texts, len(texts), "texts", pointer="#/texts")
-    for i, text in enumerate(texts):
-        if type(text) is not str:
-            raise invalid(f"/texts/{i}", kind_of(text), "a string")
+    asked = value["texts"]
+    if type(asked) is not list:
+        raise invalid("/texts", kind_of(asked), "an array")
+    if len(asked) > max_texts:
+        raise too_large("max_sentences", max_texts, len(asked), "texts", pointer="#/texts")
+    texts: list[str] = []
+    given: dict[int, list[Person]] = {}
+    for i, text in enumerate(asked):
+        if type(text) is list:
+            text, given[i] = _joined(text, f"/texts/{i}")
+        elif type(text) is not str:
+            raise invalid(f"/texts/{i}", kind_of(text), "a string, or an array of the text's parts")
+        texts.append(text)
         if len(text) > max_chars:
             raise too_large(
                 "max_document_chars", max_chars, len(text), "characters of one text",
                 pointer=f"#/texts/{i}",
             )  # fmt: skip
     key = _key(value.get("key"), mode, has_key=has_key)
-    persons = None
-    if value.get("persons") is not None:
-        persons = _persons(value["persons"], texts, unit)
-    return RedactRequest(
-        texts, mode, unit, THRESHOLD if threshold is None else threshold, model, key, persons
-    )
+    least = THRESHOLD if threshold is None else threshold
+    return RedactRequest(texts, mode, unit, least, model, key, given)
 
 
 def _key(key: Any, mode: str, *, has_key: bool) -> bytes:
@@ -182,47 +178,28 @@ def _key(key: Any, mode: str, *, has_key: bool) -> bytes:
     return key.encode() if mode in KEYED else b""
 
 
-def _persons(value: Any, texts: Sequence[str], unit: str) -> list[list[Person]]:
-    expected = f"an array of {len(texts):,} arrays, one for each text"
-    if type(value) is not list:
-        raise invalid("/persons", kind_of(value), expected)
-    if len(value) != len(texts):
-        raise invalid("/persons", f"an array of {len(value):,}", expected)
-    return [
-        _spans(spans, text, unit, f"/persons/{i}")
-        for i, (spans, text) in enumerate(zip(value, texts, strict=True))
-    ]
-
-
-def _spans(spans: Any, text: str, unit: str, pointer: str) -> list[Person]:
-    """One text's, in code points."""
-    if type(spans) is not list:
-        raise invalid(pointer, kind_of(spans), "an array of objects with `start` and `end`")
-    table = table_of(text, unit)
-    length = len(text) if table is None else int(table[-1])
-    found: list[Person] = []
+def _joined(parts: list[Any], pointer: str) -> tuple[str, list[Person]]:
+    """A text that came in parts, and the persons among them, in code points."""
+    texts: list[str] = []
+    persons: list[Person] = []
     at = 0
-    for j, span in enumerate(spans):
+    for j, part in enumerate(parts):
         here = f"{pointer}/{j}"
-        if type(span) is not dict or span.keys() != _SPAN_FIELDS:
-            kind = "an object of other fields" if type(span) is dict else kind_of(span)
-            raise invalid(here, kind, "an object with `start` and `end` alone")
-        for name in ("start", "end"):
-            if type(span[name]) is not int:
-                raise invalid(f"{here}/{name}", kind_of(span[name]), "a whole number")
-        start, end = span["start"], span["end"]
-        if not at <= start < end <= length:
-            where = f"from {start:,} to {end:,}"
-            allowed = f"from {at:,} on, where the one before ends, to {length:,}, where the text ends"
-            raise invalid(here, where, f"a span that is not empty, {allowed},")
-        at = end
-        if table is not None:
-            points = np.searchsorted(table, (start, end))
-            if table[points[0]] != start or table[points[1]] != end:
-                raise invalid(here, "a span that cuts a character in two", "a span of whole characters")
-            start, end = map(int, points)
-        found.append(Person(start, end, 1.0))
-    return found
+        is_person = type(part) is dict
+        if is_person:
+            if part.keys() != {"person"}:
+                raise invalid(here, "an object of other fields", "an object with `person` alone")
+            part, here = part["person"], f"{here}/person"
+        if type(part) is not str:
+            expected = "a string" if is_person else 'a string, or {"person": "…"}'
+            raise invalid(here, kind_of(part), expected)
+        if is_person:
+            if not part:
+                raise invalid(here, "an empty string", "a name")
+            persons.append(Person(at, at + len(part), 1.0))
+        texts.append(part)
+        at += len(part)
+    return "".join(texts), persons
 
 
 def result_json(result: Redacted, old: str, unit: str) -> dict[str, Any]:

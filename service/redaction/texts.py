@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from model.head import Tagged
@@ -91,17 +91,25 @@ def persons_of(text: str, tokens: Tokens, tagged: Tagged) -> list[Person]:
 class Redaction:
     """The texts of one request on their way.
 
-    ``key``: for hash, and for pseudonym, where the same key chooses the same names.
+    ``key``: for hash, and for pseudonym, where the same key chooses the same names. ``given``: the persons
+    of texts, by their indices, in which nobody else is to be found; in order, without overlaps.
     """
 
-    def __init__(self, texts: Sequence[str], mode: str, key: bytes) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        mode: str,
+        key: bytes,
+        given: Mapping[int, Sequence[Person]] | None = None,
+    ) -> None:
         self._texts = texts
         self._mode = mode
         self._key = key
-        self._persons: list[list[Person]] = [[] for _ in texts]
-        self._results = [Redacted(text, []) for text in texts]
+        self._given = given or {}
+        self._persons = [list(self._given.get(i, ())) for i in range(len(texts))]
+        self._results = redacted(texts, self._persons, mode, key)
         self._seen: list[str | None] = [None] * len(texts)  # the result that was tagged last
-        self._asked: list[int] = []
+        self.asked: list[int] = []  # whose texts to_tag() gave
         self._rounds = 0
         self._is_begun = False
 
@@ -117,31 +125,26 @@ class Redaction:
         if self._rounds >= most:
             return []
         self._rounds += 1
-        self._asked = [
+        self.asked = [
             i for i, (result, seen) in enumerate(zip(self._results, self._seen, strict=True))
-            if result.text != seen
+            if result.text != seen and i not in self._given
         ]  # fmt: skip
-        for i in self._asked:
+        for i in self.asked:
             self._seen[i] = self._results[i].text
-        return [self._results[i].text for i in self._asked]
+        return [self._results[i].text for i in self.asked]
 
     def learn(self, found: Sequence[Sequence[Person]]) -> None:
         """What was found in each text of ``to_tag()``, in order."""
         self._is_begun = True
         is_more = False
-        for i, persons in zip(self._asked, found, strict=True):
+        for i, persons in zip(self.asked, found, strict=True):
             more = left_over(self._results[i], persons)
             self._persons[i] += more
             is_more = is_more or bool(more)
         if is_more:
-            self._persons = with_namesakes(self._texts, self._persons)
+            found_too = with_namesakes(self._texts, self._persons)
+            self._persons = [list(self._given.get(i, each)) for i, each in enumerate(found_too)]
             self._results = redacted(self._texts, self._persons, self._mode, self._key)
-
-    def given(self, persons: Sequence[Sequence[Person]]) -> None:
-        """Somebody else found them: for each text, in order, without overlaps. Then all is done."""
-        self._persons = [list(each) for each in persons]
-        self._results = redacted(self._texts, self._persons, self._mode, self._key)
-        self._rounds = _MAX_ROUNDS
 
     def results(self) -> list[Redacted]:
         return self._results
