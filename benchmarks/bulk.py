@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ from benchmarks.in_process import document_rate_per_s  # noqa: E402
 from benchmarks.operating_points import machine  # noqa: E402
 from benchmarks.servers import family, pss_bytes, rss_bytes  # noqa: E402
 from model.backend import usable_cpus  # noqa: E402
-from service.cli.inputs import CHUNK_CHARS  # noqa: E402
+from service.cli.inputs import CHUNK_CHARS, Reading, Record, chunks, opened  # noqa: E402
 from service.cli.parts import MANIFEST  # noqa: E402
+from service.cli.places import Input, inputs_of  # noqa: E402
 
 RAW = ROOT.parent / "shared" / "data" / "raw"
 ENGINES = ("local", "ray")
@@ -78,19 +79,21 @@ def make_corpus(folder: Path, raw: Path, n_bytes: int) -> None:
                 file.write((line + "\n").encode())
 
 
-def sample(raw: Path, n_bytes: int) -> list[list[str]]:
-    """Groups of documents, each as large as a chunk."""
-    groups: list[list[str]] = []
-    n_chars = CHUNK_CHARS
-    for text in paragraphs(raw):
-        if n_chars >= CHUNK_CHARS:
-            if len(groups) * CHUNK_CHARS >= n_bytes:
-                break
-            groups.append([])
-            n_chars = 0
-        groups[-1].append(text)
-        n_chars += len(text)
-    return groups
+def sample(corpus: Path, n_bytes: int) -> list[list[str]]:
+    """The texts of the first chunks of each file, in turn: files are of several kinds of text."""
+    inputs = inputs_of([str(corpus)], None, None)
+    most = -(-n_bytes // (CHUNK_CHARS * len(inputs)))
+    by_file = [_first_chunks(read, most) for read in inputs]
+    return [texts for some in zip_longest(*by_file) for texts in some if texts]
+
+
+def _first_chunks(read: Input, most: int) -> list[list[str]]:
+    source = opened(read, Reading())
+    try:
+        found = islice(chunks(source.records), most)
+        return [[record.text for record in records if isinstance(record, Record)] for records in found]
+    finally:
+        source.close()
 
 
 @dataclass
@@ -194,7 +197,7 @@ def engines(given: argparse.Namespace) -> dict[str, Any]:
     """Each engine's rate and memory, and which outputs are not those of the first."""
     corpus = given.out / "corpus"
     make_corpus(corpus, given.raw, given.bytes)
-    documents = sample(given.raw, min(given.bytes, _SAMPLE_BYTES))
+    documents = sample(corpus, min(given.bytes, _SAMPLE_BYTES))
     in_memory = [rates(given, documents)]
     found: dict[str, dict[str, Any]] = {}
     for engine in given.engines:
