@@ -381,11 +381,12 @@ API int32_t nametag_emissions(const struct network *net, int32_t level, const ui
     if (!room) return 1;
     for (int64_t i = 0; i < n_sentences * n_steps; i++)
         memcpy(emissions + i * K, net->bias, (size_t)K * sizeof(float));
+    const int in_tiles = level == IN_AMX && n_sentences >= FEW && H % 64 == 0;
     for (int64_t d = 0; d < net->directions; d++)
-        (level == IN_AMX && H % 64 == 0 ? direction_amx
-         : level >= IN_AVX512_VNNI      ? direction_vnni
-         : level == IN_AVX_VNNI         ? direction_avx_vnni
-                                        : direction_avx2)(net, d, &batch, aligned(room));
+        (in_tiles                  ? direction_amx
+         : level >= IN_AVX512_VNNI ? direction_vnni
+         : level == IN_AVX_VNNI    ? direction_avx_vnni
+                                   : direction_avx2)(net, d, &batch, aligned(room));
     free(room);
     return 0;
 }
