@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not w
 from benchmarks.figures import slope_per_min  # noqa: E402
 from benchmarks.in_process import document_rate_per_s  # noqa: E402
 from benchmarks.operating_points import machine  # noqa: E402
-from benchmarks.servers import family, pss_bytes, rss_bytes  # noqa: E402
+from benchmarks.servers import family, kill_session, pss_bytes, rss_bytes  # noqa: E402
 from model.backend import usable_cpus  # noqa: E402
 from service.cli.inputs import CHUNK_CHARS, Reading, Record, chunks, opened  # noqa: E402
 from service.cli.parts import MANIFEST  # noqa: E402
@@ -140,10 +140,7 @@ def command(given: argparse.Namespace, engine: str, corpus: Path, out: Path) -> 
     try:
         yield Run(process)
     finally:
-        for pid in reversed(family(process.pid)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+        kill_session(process)
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -161,11 +158,11 @@ def killed(
     while True:
         counts["begun"] += 1
         with command(given, engine, corpus, out) as run:
-            while counts["workers"] + counts["commands"] < given.kills:
+            while (n := counts["workers"] + counts["commands"]) < given.kills:
                 with suppress(subprocess.TimeoutExpired):
                     run.process.wait(rng.uniform(0.5, 1.5) * seconds / given.kills)
                     break
-                what = ("workers", "commands")[(counts["workers"] + counts["commands"]) % 2]
+                what = ("workers", "commands")[n % 2]
                 pids = [run.process.pid] if what == "commands" else busy_workers(run.process.pid)
                 if pids:
                     os.kill(rng.choice(pids), signal.SIGKILL)

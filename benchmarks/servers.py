@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.operating_points import ROOT
 
@@ -67,11 +68,7 @@ class Server:
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        """All of its processes, at once; also those whose parent is gone already."""
-        for pid in session(self.process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        kill_session(self.process)
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -98,6 +95,14 @@ def session(leader: int) -> list[int]:
     """The processes of a session, which is a server's own: those that its parent lost sight of too."""
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
     return [pid for pid in pids if (stat := _stat(pid)) and int(stat[3]) == leader]
+
+
+def kill_session(leader: subprocess.Popen[Any]) -> None:
+    """All of its processes, at once; also those whose parent is gone already."""
+    for pid in session(leader.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    leader.wait()
 
 
 def cpu_s(pid: int) -> float | None:

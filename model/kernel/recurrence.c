@@ -3,8 +3,9 @@
 #include "kernel.h"
 
 #ifdef HAS_LEVELS
-#define MOST 16     /* sentences under way at once: what a tile register has rows */
-#define FEW 5       /* sentences for which tile registers pay */
+#define MOST 16 /* sentences under way at once: what a tile register has rows */
+#define FEW 5   /* sentences for which tile registers pay */
+/* Numbers in struct step's sums, by any method. */
 #define N_SUMS(H) (TOGETHER * 4 * (H) > 2 * MOST * 64 ? TOGETHER * 4 * (H) : 2 * MOST * 64)
 
 /* One network, of which nothing changes while it computes. */
@@ -203,16 +204,19 @@ struct step {
     float *cell, *state;         /* (MOST, H) */
     uint8_t *rounded, *next;     /* (MOST, H): states in 127ths, and 128 more; before the step, and after it */
     int32_t *sums;               /* (TOGETHER, 4H), or two times (MOST, 4, 16) */
+    int n;                       /* sentences under way; of each: */
+    int64_t which[MOST], at[MOST], left[MOST]; /* its number, its token, and tokens to come with that one */
+    int64_t n_begun;             /* of all sentences, in their order */
 };
 
 #define STEP(NAME, TARGET, SUMS, UNITS_OF, WIDTH)                                                    \
     TARGET INLINE void NAME(struct step *s, int n) {                                                 \
         const int64_t H = s->hidden;                                                                 \
         switch (n) {                                                                                 \
-            case 1: SUMS(1, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
-            case 2: SUMS(2, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
-            case 3: SUMS(3, H, s->weights, s->begin, s->rounded, s->sums); break;                              \
-            default: SUMS(4, H, s->weights, s->begin, s->rounded, s->sums);                                    \
+            case 1: SUMS(1, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
+            case 2: SUMS(2, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
+            case 3: SUMS(3, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
+            default: SUMS(4, H, s->weights, s->begin, s->rounded, s->sums);                          \
         }                                                                                            \
         for (int b = 0; b < n; b++)                                                                  \
             for (int64_t j = 0; j < H; j += WIDTH)                                                   \
@@ -291,6 +295,38 @@ AMX INLINE void step_amx(struct step *s, int n) {
 }
 #endif
 
+/* Takes out the sentences that have ended, puts the next ones in, AT_ONCE of them in all, and says what their tokens
+ * give. Returns how many there are. */
+static int next_step(struct step *s, const struct network *net, int64_t d, const struct batch *batch, int at_once) {
+    const int64_t H = net->hidden, G = 4 * H;
+    for (int b = 0; b < s->n;) {
+        if (s->left[b]) {
+            b++;
+        } else if (b < --s->n) {
+            s->which[b] = s->which[s->n];
+            s->at[b] = s->at[s->n];
+            s->left[b] = s->left[s->n];
+            memcpy(s->cell + b * H, s->cell + s->n * H, (size_t)H * sizeof(float));
+            memcpy(s->rounded + b * H, s->rounded + s->n * H, (size_t)H);
+        }
+    }
+    for (; s->n < at_once && s->n_begun < batch->n_sentences; s->n++) {
+        const int64_t which = batch->order[s->n_begun++], length = batch->lengths[which];
+        s->which[s->n] = which;
+        s->at[s->n] = d ? length - 1 : 0;
+        s->left[s->n] = length;
+        memset(s->cell + s->n * H, 0, (size_t)H * sizeof(float));
+        memset(s->rounded + s->n * H, 128, (size_t)H);
+    }
+    for (int b = 0; b < s->n; b++) {
+        const int64_t *row = batch->rows + s->which[b] * batch->n_steps + s->at[b];
+        s->given[b] = batch->gates + (row[0] * net->directions + d) * G;
+        row += s->left[b] < 2 ? 0 : d ? -1 : 1;
+        s->soon[b] = batch->gates + (row[0] * net->directions + d) * G;
+    }
+    return s->n;
+}
+
 /* One direction of a batch, from the sentences' first token (or last) to their last (or first), AT_ONCE of them at a
  * time: where one ends the next takes its place. Adds to their emissions. */
 #define DIRECTION(NAME, TARGET, STEP, AT_ONCE)                                                       \
@@ -298,51 +334,20 @@ AMX INLINE void step_amx(struct step *s, int n) {
                             float *scratch) {                                                        \
         const int64_t H = net->hidden, K = net->labels, G = 4 * H;                                   \
         struct step s = {.hidden = H, .weights = net->weights + d * G * H,                           \
-                         .begin = net->begin + d * G, .scales = net->scales + d * G};            \
+                         .begin = net->begin + d * G, .scales = net->scales + d * G};                \
         s.cell = scratch;                                                                            \
         s.state = s.cell + MOST * H;                                                                 \
         s.sums = (int32_t *)(s.state + MOST * H);                                                    \
-        s.rounded = (uint8_t *)(s.sums + N_SUMS(H));                                                   \
+        s.rounded = (uint8_t *)(s.sums + N_SUMS(H));                                                 \
         s.next = s.rounded + MOST * H;                                                               \
-        int64_t which[MOST], at[MOST], left[MOST], begun = 0;                                        \
-        int n = 0;                                                                                   \
-        for (;;) {                                                                                   \
-            for (int b = 0; b < AT_ONCE; b++) {                                                      \
-                if (b < n && left[b]) continue;                                                      \
-                if (begun < batch->n_sentences) {                                                    \
-                    which[b] = batch->order[begun++];                                                \
-                    left[b] = batch->lengths[which[b]];                                              \
-                    at[b] = d ? left[b] - 1 : 0;                                                     \
-                    memset(s.cell + b * H, 0, (size_t)H * sizeof(float));                            \
-                    memset(s.rounded + b * H, 128, (size_t)H);                                       \
-                    n = b < n ? n : b + 1;                                                           \
-                } else if (b < n) {                                                                  \
-                    while (n > b && !left[n - 1]) n--;                                               \
-                    if (n <= b) break;                                                               \
-                    n--;                                                                             \
-                    which[b] = which[n];                                                             \
-                    left[b] = left[n];                                                               \
-                    at[b] = at[n];                                                                   \
-                    memcpy(s.cell + b * H, s.cell + n * H, (size_t)H * sizeof(float));               \
-                    memcpy(s.rounded + b * H, s.rounded + n * H, (size_t)H);                         \
-                } else {                                                                             \
-                    break;                                                                           \
-                }                                                                                    \
-            }                                                                                        \
-            if (!n) return;                                                                          \
-            for (int b = 0; b < n; b++) {                                                            \
-                const int64_t *row = batch->rows + which[b] * batch->n_steps + at[b];                \
-                s.given[b] = batch->gates + (row[0] * net->directions + d) * G;                      \
-                row += left[b] < 2 ? 0 : d ? -1 : 1;                                                 \
-                s.soon[b] = batch->gates + (row[0] * net->directions + d) * G;                       \
-            }                                                                                        \
+        for (int n; (n = next_step(&s, net, d, batch, AT_ONCE));) {                                  \
             STEP(&s, n);                                                                             \
             for (int b = 0; b < n; b++) {                                                            \
-                float *emission = batch->emissions + (which[b] * batch->n_steps + at[b]) * K;        \
+                float *emission = batch->emissions + (s.which[b] * batch->n_steps + s.at[b]) * K;    \
                 for (int64_t k = 0; k < K; k++)                                                      \
                     emission[k] += dot(H, s.state + b * H, net->output + (d * K + k) * H);           \
-                at[b] += d ? -1 : 1;                                                                 \
-                left[b]--;                                                                           \
+                s.at[b] += d ? -1 : 1;                                                               \
+                s.left[b]--;                                                                         \
             }                                                                                        \
             uint8_t *before = s.rounded;                                                             \
             s.rounded = s.next;                                                                      \

@@ -155,6 +155,8 @@ def redacted(
 ) -> list[Redacted]:
     """Each text with its persons, which are in order and do not overlap, replaced."""
     names = [text[p.start : p.end] for text, found in zip(texts, persons, strict=True) for p in found]
+    if not names:  # invented ones would have every word of the texts looked at
+        return [Redacted(text, []) for text in texts]
     people = people_of(names)
     instead = zip(_instead(names, people, texts, mode, key), people.numbers, strict=True)
     results = []
