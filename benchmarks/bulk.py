@@ -4,9 +4,10 @@
     python benchmarks/bulk.py --bytes 1e8 --engines local
 
 The corpus is made of the raw texts at hand, as often as it takes: files of 64 MB, in turn text, lines
-of JSON, and text in gzip. Rates are beside what one and two processes tag in memory from the same texts,
-just before and after. Then a part of the corpus again, while processes are killed at random moments by
-SIGKILL, workers and the command in turn; a command that ended is given again.
+of JSON, and text in gzip. Rates are beside what one process and as many as there are workers tag in
+memory of the same texts: before, after, and every minute, while the run is stopped. Then a part of the
+corpus again, while processes are killed at random moments by SIGKILL, workers and the command in turn; a
+command that ended is given again.
 
 Linux only: it reads /proc. The Ray engine needs nametag[ray].
 """
@@ -25,9 +26,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not what is beside it
 
 from benchmarks.figures import slope_per_min  # noqa: E402
-from benchmarks.in_process import document_rate_per_s  # noqa: E402
+from benchmarks.in_process import DocumentRate, in_memory  # noqa: E402
 from benchmarks.operating_points import machine  # noqa: E402
-from benchmarks.servers import family, kill_session, pss_bytes, rss_bytes  # noqa: E402
+from benchmarks.servers import family, kill_session, pss_bytes, rss_bytes, signal_session  # noqa: E402
 from model.backend import usable_cpus  # noqa: E402
 from service.cli.inputs import CHUNK_CHARS, Reading, Record, chunks, opened  # noqa: E402
 from service.cli.parts import MANIFEST  # noqa: E402
@@ -49,7 +51,8 @@ ENGINES = ("local", "ray")
 _SUFFIXES = ("txt", "jsonl", "txt.gz")
 _FILE_BYTES = 64_000_000
 _WATCH_EVERY_S = 2.0
-_SAMPLE_BYTES = 10_000_000
+_STOP_EVERY_S, _STOPPED_S = 60.0, 3.0  # for what is measured beside, each
+_SAMPLE_BYTES = 40_000_000
 
 
 def paragraphs(raw: Path) -> Iterator[str]:
@@ -105,17 +108,34 @@ class Run:
     times_s: list[float] = field(default_factory=list)
     total: list[int] = field(default_factory=list)
     most_of_one: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # without those that it was stopped
+    stopped_s: float = 0.0
 
-    def watch(self) -> None:
+    def watch(self, beside: Callable[[], None] | None = None) -> None:
+        """Until it ends; every minute it is stopped, and something else measured."""
+        stop_at = _STOP_EVERY_S
         while self.process.poll() is None:
+            if beside and time.monotonic() - self.began_s > stop_at:
+                with self._stopped():
+                    beside()
+                stop_at = time.monotonic() - self.began_s + _STOP_EVERY_S
             pids = family(self.process.pid)
             self.times_s.append(time.monotonic() - self.began_s)
             self.total.append(sum(filter(None, map(pss_bytes, pids))))
             self.most_of_one = max(self.most_of_one, *(rss_bytes(pid) or 0 for pid in pids))
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_WATCH_EVERY_S)
-        self.seconds = time.monotonic() - self.began_s
+        self.seconds = time.monotonic() - self.began_s - self.stopped_s
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        began = time.monotonic()
+        signal_session(self.process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            signal_session(self.process, signal.SIGCONT)
+            self.stopped_s += time.monotonic() - began
 
     def memory(self) -> dict[str, float]:
         half = len(self.total) // 2
@@ -185,9 +205,9 @@ def busy_workers(pid: int) -> list[int]:
     return found
 
 
-def rates(given: argparse.Namespace, documents: list[list[str]]) -> list[float]:
-    """Bytes a second in memory: of one process, and of as many as there are workers."""
-    return [document_rate_per_s(given.model, documents, n) for n in (1, given.workers)]
+def measure(rates: list[tuple[float, float]], rate_of: DocumentRate, workers: int) -> None:
+    """Adds the bytes a second in memory of one process, and of as many as there are workers."""
+    rates.append((rate_of(1, _STOPPED_S), rate_of(workers, _STOPPED_S)))
 
 
 def engines(given: argparse.Namespace) -> dict[str, Any]:
@@ -195,19 +215,23 @@ def engines(given: argparse.Namespace) -> dict[str, Any]:
     corpus = given.out / "corpus"
     make_corpus(corpus, given.raw, given.bytes)
     documents = sample(corpus, min(given.bytes, _SAMPLE_BYTES))
-    in_memory = [rates(given, documents)]
     found: dict[str, dict[str, Any]] = {}
     for engine in given.engines:
         out = given.out / engine
-        with command(given, engine, corpus, out) as run:
-            run.watch()
+        rates: list[tuple[float, float]] = []
+        with in_memory(given.model, documents, given.workers) as rate_of:
+            beside = partial(measure, rates, rate_of, given.workers)
+            beside()
+            with command(given, engine, corpus, out) as run:
+                run.watch(beside)
+            beside()
         if run.process.returncode:
             raise RuntimeError(f"{engine}: exit code {run.process.returncode}: see {out}.log")
-        in_memory.append(rates(given, documents))
-        one, together = (statistics.mean(each) for each in zip(*in_memory[-2:], strict=True))
+        one, together = (statistics.mean(each) for each in zip(*rates, strict=True))
         rate = given.bytes / run.seconds
         found[engine] = {
             "seconds": round(run.seconds, 1),
+            "rates_in_memory": len(rates),
             "mb_per_s": round(rate / 1e6, 3),
             "one_in_memory_mb_per_s": round(one / 1e6, 3),
             "all_in_memory_mb_per_s": round(together / 1e6, 3),

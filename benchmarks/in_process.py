@@ -5,7 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -22,12 +26,6 @@ _MOST_S = 600  # for the slowest to warm up, and to be measured
 def rate_per_s(model: Path, sentences: Sequence[str], processes: int, seconds: float) -> float:
     """Text to labels: tokenised and tagged in the Tagger's own batches, by all processes at once."""
     return _together(processes, _tag_sentences, model, list(sentences), seconds)
-
-
-def document_rate_per_s(model: Path, documents: Sequence[Sequence[str]], processes: int) -> float:
-    """Bytes a second of documents, text to labels: cut into sentences and tagged, a group of documents at a
-    time; the first quarter of the groups unmeasured, the others once."""
-    return _together(processes, _tag_documents, model, [list(group) for group in documents])
 
 
 def _together(processes: int, rate: Rate, model: Path, *what: Any) -> float:
@@ -68,13 +66,51 @@ def _tag_sentences(tagger: Tagger, wait: Wait, sentences: list[str], seconds: fl
     return n / elapsed
 
 
-def _tag_documents(tagger: Tagger, wait: Wait, documents: list[list[str]]) -> float:
-    n_first = len(documents) // 4
-    for group in documents[:n_first]:
-        sentences_of(group, tagger, None)
-    wait()
-    began = time.perf_counter()
-    for group in documents[n_first:]:
-        sentences_of(group, tagger, None)
-    seconds = time.perf_counter() - began
-    return sum(len(text.encode()) for group in documents[n_first:] for text in group) / seconds
+@contextmanager
+def in_memory(model: Path, documents: Sequence[Sequence[str]], processes: int) -> Iterator[DocumentRate]:
+    """Processes that tag documents when asked to, a group of them at a time, and wait meanwhile."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = [], []
+    try:
+        for number in range(processes):
+            ours, its = context.Pipe()
+            share = [list(group) for group in documents[number::processes]]
+            worker = context.Process(target=_serve, args=(its, model, share), daemon=True)
+            worker.start()
+            its.close()
+            pipes.append(ours)
+            workers.append(worker)
+        rate = DocumentRate(pipes)
+        rate(processes, 0)  # all have started
+        yield rate
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+@dataclass(frozen=True)
+class DocumentRate:
+    """Bytes a second, text to labels: cut into sentences and tagged, by so many processes at once.
+
+    Each goes on with the documents where it was, and begins again when it has had all.
+    """
+
+    pipes: Sequence[Connection]
+
+    def __call__(self, processes: int, seconds: float) -> float:
+        for pipe in self.pipes[:processes]:
+            pipe.send(seconds)
+        return sum(pipe.recv() if pipe.poll(_MOST_S) else 0.0 for pipe in self.pipes[:processes])
+
+
+def _serve(pipe: Connection, model: Path, documents: list[list[str]]) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    tagger, groups = Tagger.load(model, device="cpu", threads=1), cycle(documents)
+    while True:
+        seconds, began, n = pipe.recv(), time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - began) < seconds:
+            group = next(groups)
+            sentences_of(group, tagger, None)
+            n += sum(len(text.encode()) for text in group)
+        pipe.send(n / elapsed)

@@ -97,11 +97,15 @@ def session(leader: int) -> list[int]:
     return [pid for pid in pids if (stat := _stat(pid)) and int(stat[3]) == leader]
 
 
-def kill_session(leader: subprocess.Popen[Any]) -> None:
-    """All of its processes, at once; also those whose parent is gone already."""
+def signal_session(leader: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """To all of its processes; also those whose parent is gone already."""
     for pid in session(leader.pid):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+
+
+def kill_session(leader: subprocess.Popen[Any]) -> None:
+    signal_session(leader, signal.SIGKILL)
     leader.wait()
 
 

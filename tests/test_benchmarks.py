@@ -6,6 +6,8 @@ import json
 import lzma
 import math
 import shutil
+import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from random import Random
@@ -320,6 +322,24 @@ def test_the_operating_points_are_a_table_and_a_plot():
     record = operating_points.as_json([ours, its], {}, 1, 2)
     assert [system["times_spacy"] for system in record["systems"]] == [10, 1]
     assert ElementTree.fromstring(operating_points.plot([ours, its])).tag.endswith("svg")
+
+
+def test_what_is_measured_beside_a_run_every_minute_costs_it_no_time(monkeypatch):
+    monkeypatch.setattr(bulk, "_WATCH_EVERY_S", 0.05)
+    monkeypatch.setattr(bulk, "_STOP_EVERY_S", 0.1)
+    states = []
+    with subprocess.Popen(["sleep", "0.5"], start_new_session=True) as process:
+        run = bulk.Run(process)
+
+        def beside() -> None:
+            time.sleep(0.3)
+            states.append(Path(f"/proc/{process.pid}/stat").read_text("utf-8").split()[2])
+
+        run.watch(beside)
+    assert states
+    assert set(states) == {"T"}
+    assert run.stopped_s >= 0.3 * len(states)
+    assert run.times_s[-1] > run.seconds > 0
 
 
 def test_a_bulk_has_a_rate_beside_that_in_memory_and_what_differs_is_found(tiny_artefact, tmp_path):
