@@ -30,7 +30,7 @@ import orjson
 
 from benchmarks import client, servers, texts
 from benchmarks.balanced import Replica, balanced
-from benchmarks.capacity_model import COLD_S, Costs, Design, Document, saturate, simulate
+from benchmarks.capacity_model import COLD_S, Costs, Design, Document, Run, saturate, simulate, steps
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
 from benchmarks.client import Load, http_request
 from benchmarks.figures import percentile
@@ -159,8 +159,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
             began = time.thread_time()
             found = tagger.tag([item.tokens for item in items], [0.0] * len(items))
             batch_s.append(time.thread_time() - began)
-            longest = max(lengths)
-            batch_rows.append((1, longest, longest * len(lengths), sum(lengths), len(lengths)))
+            batch_rows.append((1, steps(lengths), sum(lengths), len(lengths)))
             answers |= {(place.job, place.index): each for place, each in zip(batch, found, strict=True)}
         for job, cuts in cuts_by_job.items():
             tagged = [answers[job, index] for index in range(len(cuts))]
@@ -179,8 +178,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
     )  # fmt: skip
     return Costs(
         request=read[0] + write[0], read_byte=read[1], write_token=write[1], batch=batches[0],
-        batch_step=batches[1], batch_cell=batches[2], batch_token=batches[3], batch_sentence=batches[4],
-        refusal=0.0,
+        batch_step=batches[1], batch_token=batches[2], batch_sentence=batches[3], refusal=0.0,
     )  # fmt: skip
 
 
@@ -367,7 +365,9 @@ def checked(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A run at each load of the capacity just before it, and the same documents and times simulated.
 
-    Each is sent twice: how much the two differ is what the machine does, and no model can know.
+    Twice: at the speed that the closed loops before and after had, and where the CPU seconds of a request
+    are those of the run itself, so that of what was measured only the waiting is left to the model. Each
+    is sent twice: how much the two differ is what the machine does, and no model can know.
     """
     before = speed(place, source, costs, saturated_s)
     for number, load in enumerate(loads):
@@ -375,26 +375,46 @@ def checked(
         due_s = arrivals(rate_per_s, seconds, bursts, 100 * seed + number)
         asked = source.take(len(due_s))
         sent = Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s, drain_s=30.0)
-        outcome, again = client.run(sent), client.run(sent)
+        began_s = place.cpu_s()
+        outcome = client.run(sent)
+        used_s = place.cpu_s() - began_s
+        again = client.run(sent)
         after = speed(place, source, costs, saturated_s)
         factor = math.sqrt(before.factor * after.factor)
         documents = [each.document for each in asked]
         run = simulate(documents, due_s, costs.times(factor), place.design)
+        own_factor, own = as_busy(documents, due_s, costs.times(factor), place.design, used_s)
         first = sum(due < _SETTLED * seconds for due in due_s)
         measured, repeated = (
             [s.latency_s for s in each.samples[first:] if s.status == 200] for each in (outcome, again)
         )
-        simulated = [each.latency_s for each in run.outcomes[first:] if not each.is_refused]
+        predicted, simulated = (
+            [each.latency_s for each in outcomes[first:] if not each.is_refused]
+            for outcomes in (run.outcomes, own.outcomes)
+        )
         yield {
             "workers": place.design.workers, "load": load, "bursts": bursts.times, "rate_per_s": rate_per_s,
             "requests": len(due_s) - first, "factor": [before.factor, after.factor],
+            "own_factor": factor * own_factor,
             "capacity_per_s": [before.per_s, after.per_s],
             "refused": sum(s.status == 429 for s in outcome.samples), "simulated_refused": run.n_refused,
             "late_p99_ms": 1e3 * outcome.late_p99_s, "client_cpus": outcome.client_cpus,
             "measured_ms": _quantiles(measured), "again_ms": _quantiles(repeated),
-            "simulated_ms": _quantiles(simulated),
+            "predicted_ms": _quantiles(predicted), "simulated_ms": _quantiles(simulated),
         }  # fmt: skip
         before = after
+
+
+def as_busy(
+    documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, busy_s: float
+) -> tuple[float, Run]:
+    """How many times the costs make the CPUs that busy, and the run. In steps: waiting makes batches."""
+    factor = 1.0
+    run = simulate(documents, due_s, costs, design)
+    for _ in range(4):
+        factor *= busy_s / run.busy_s
+        run = simulate(documents, due_s, costs.times(factor), design)
+    return factor, run
 
 
 def _quantiles(latencies_s: Sequence[float]) -> dict[str, float]:

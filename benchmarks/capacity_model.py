@@ -33,6 +33,7 @@ from service.steps import INLINE_CHARS
 
 COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
 WARM_S = 0.03
+ABREAST = 16  # sentences under way at once: MOST of model/kernel/recurrence.c
 _REST_S = 0.001  # idle for less than this, a CPU stays as it is
 _NOTHING_S = 1e-12  # what rounding leaves of work that is done
 
@@ -54,13 +55,18 @@ class Document:
         return sum(self.lengths)
 
 
+def steps(lengths: Sequence[int]) -> float:
+    """Of a batch whose sentences take the place of those that end."""
+    return max(max(lengths), sum(lengths) / ABREAST)
+
+
 @dataclass(frozen=True)
 class Costs:
     """Seconds of one CPU, each for one of what its name says; fitted by ``capacity.py measure``.
 
     The event loop spends ``request``, ``read_byte`` and ``write_token``, or the text thread the latter two
-    of a body of more than INLINE_CHARS; the inference thread the rest. A step is a token of the longest
-    sentence of a batch, a cell one of longest * sentences.
+    of a body of more than INLINE_CHARS; the inference thread the rest, or the event loop what is little. A
+    step is one walk over the recurrence's weights, which up to ABREAST sentences share.
     """
 
     request: float  # HTTP, admission, the access log; half of it before the answer is computed
@@ -68,7 +74,6 @@ class Costs:
     write_token: float
     batch: float
     batch_step: float
-    batch_cell: float
     batch_token: float
     batch_sentence: float
     refusal: float  # reading a request and saying 429; it is part of ``request``
@@ -87,18 +92,16 @@ class Costs:
         return Costs(**own, cold=self.cold, wire=self.wire, together=self.together)
 
     def batch_s(self, lengths: Sequence[int]) -> float:
-        longest = max(lengths)
         return (
             self.batch
-            + self.batch_step * longest
-            + self.batch_cell * longest * len(lengths)
+            + self.batch_step * steps(lengths)
             + self.batch_token * sum(lengths)
             + self.batch_sentence * len(lengths)
         )
 
 
 _OWN = (
-    "request", "read_byte", "write_token", "batch", "batch_step", "batch_cell", "batch_token",
+    "request", "read_byte", "write_token", "batch", "batch_step", "batch_token",
     "batch_sentence", "refusal", "wake",
 )  # fmt: skip
 
@@ -348,6 +351,7 @@ class Worker:
         self._text = Thread(self.cpu)
         self._inference = Thread(self.cpu)
         self._backlog: Backlog[int, None] = Backlog(is_padded=False)  # as the kernel
+        self._is_for_one = False  # the inference thread computes for a single request
         self._little: list[Job[int, None]] = []  # of this turn of the loop
         self._resume: dict[Job[int, None], Resume] = {}
         self.n_in_hand = 0
@@ -401,7 +405,8 @@ class Worker:
         """As Batcher's."""
         jobs, self._little = self._little, []
         lengths = [length for job in jobs for length in job.lengths]
-        if sum(lengths) > self._max_tokens_at_once or self._inference.work:
+        is_in_turn = self._inference.work and not self._is_for_one
+        if sum(lengths) > self._max_tokens_at_once or is_in_turn:
             self._hand_over(jobs)
         else:
             told = [self._resume.pop(job) for job in jobs]
@@ -416,6 +421,7 @@ class Worker:
     def _next_batch(self) -> None:
         batch, _ = self._backlog.take(self._max_batch_tokens, self._env.now)
         if batch:
+            self._is_for_one = all(place.job is batch[0].job for place in batch)
             seconds = self._costs.batch_s([place.length for place in batch])
             self._inference.add(seconds, lambda: self._computed(batch))
 

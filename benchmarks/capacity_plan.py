@@ -5,6 +5,7 @@ A replica is one process on one core. Pure: simulated, or computed from what was
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -160,12 +161,10 @@ class Bulk:
 def bulk(costs: Costs, texts: Texts, lengths: Lengths, seed: int) -> Bulk:
     """What reading, batches and writing cost when there is always enough for full batches."""
     documents = texts.documents(lengths, 5_000, seed)
-    sentences = sorted((n for each in documents for n in each.lengths), reverse=True)
+    sentences = [n for each in documents for n in each.lengths]
     seconds = sum(costs.read_byte * d.n_bytes + costs.write_token * d.n_tokens for d in documents)
-    while sentences:
-        n = max(1, CPU_BATCH_TOKENS // sentences[0])
-        seconds += costs.batch_s(sentences[:n])
-        del sentences[:n]
+    n_batches = math.ceil(sum(sentences) / CPU_BATCH_TOKENS)
+    seconds += sum(costs.batch_s(sentences[n::n_batches]) for n in range(n_batches))
     tokens = statistics.fmean(d.n_tokens for d in documents)
     return Bulk(
         seconds / len(documents),

@@ -11,7 +11,7 @@ from benchmarks.figures import median
 
 _HEAD = (
     "| replicas | load | runs | p50, simulated | p99, simulated | ratio of p99: median, least, most "
-    "| sent again: least, most |"
+    "| predicted: median, least, most | sent again: least, most |"
 )
 _QUEUES = {
     "random": "chosen at random, as the kernel does",
@@ -24,11 +24,11 @@ def line(run: dict[str, Any]) -> str:
     measured, simulated = run["measured_ms"], run["simulated_ms"]
     p50 = f"p50 {measured['p50']:.1f} ms, simulated {simulated['p50']:.1f}"
     p99 = f"p99 {measured['p99']:.1f} ms, simulated {simulated['p99']:.1f}"
-    factors = ", ".join(f"{factor:.2f}" for factor in run["factor"])
+    factors = ", ".join(f"{factor:.2f}" for factor in (*run["factor"], run["own_factor"]))
     return (
         f"{run['workers']} at {run['load']:.2f}: {run['rate_per_s']:.0f}/s, {p50}; {p99} "
-        f"({simulated['p99'] / measured['p99']:.2f}); factors {factors}; refused {run['refused']}, "
-        f"simulated {run['simulated_refused']}; client {run['client_cpus']:.2f}"
+        f"({simulated['p99'] / measured['p99']:.2f}), predicted {run['predicted_ms']['p99']:.1f}; "
+        f"factors {factors}; refused {run['refused']}, simulated {run['simulated_refused']}; client {run['client_cpus']:.2f}"
     )
 
 
@@ -38,7 +38,7 @@ def _key(run: dict[str, Any]) -> tuple[int, float, float]:
 
 def checked(runs: Sequence[dict[str, Any]]) -> str:
     """Of each arrangement and load the medians of its runs, in milliseconds, and the ratios of p99."""
-    lines = [_HEAD, "|--:|--:|--:|--:|--:|--:|--:|"]
+    lines = [_HEAD, "|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for key in sorted(set(map(_key, runs))):
         of = [run for run in runs if _key(run) == key]
         middle = {
@@ -46,13 +46,15 @@ def checked(runs: Sequence[dict[str, Any]]) -> str:
             for which in ("measured_ms", "simulated_ms")
             for name in ("p50", "p99")
         }
-        ratios = [run["simulated_ms"]["p99"] / run["measured_ms"]["p99"] for run in of]
-        again = [r["again_ms"]["p99"] / r["measured_ms"]["p99"] for r in of if "again_ms" in r]
+        ratios, predicted, again = (
+            [run[which]["p99"] / run["measured_ms"]["p99"] for run in of]
+            for which in ("simulated_ms", "predicted_ms", "again_ms")
+        )
         cells = [
             f"{key[0]}", f"{key[2]:.0%}" + (", bursty" if key[1] > 1 else ""), f"{len(of)}",
             *(f"{middle['measured_ms', n]:.0f}, {middle['simulated_ms', n]:.0f}" for n in ("p50", "p99")),
-            f"{median(ratios):.2f}, {min(ratios):.2f}, {max(ratios):.2f}",
-            f"{min(again):.2f}, {max(again):.2f}" if again else "",
+            *(f"{median(each):.2f}, {min(each):.2f}, {max(each):.2f}" for each in (ratios, predicted)),
+            f"{min(again):.2f}, {max(again):.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -14,24 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import capacity_report as report
-from benchmarks.capacity_measure import fitted
+from benchmarks.capacity_measure import as_busy, fitted
 from benchmarks.capacity_model import Costs, Design, Document, Run, saturate, simulate
 from benchmarks.capacity_plan import Needed, Profile, Texts, bulk, gpu_words_per_s, needed, queues
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
 from benchmarks.figures import Times
 
 FREE = Costs(
-    request=0.0, read_byte=0.0, write_token=0.0, batch=0.0, batch_step=0.0, batch_cell=0.0,
+    request=0.0, read_byte=0.0, write_token=0.0, batch=0.0, batch_step=0.0,
     batch_token=0.0, batch_sentence=0.0, refusal=0.0,
 )  # fmt: skip
 # About what is measured on one core of a cloud machine.
 REAL = Costs(
-    request=3e-4, read_byte=2e-7, write_token=2e-6, batch=5e-4, batch_step=2e-6, batch_cell=1e-6,
+    request=3e-4, read_byte=2e-7, write_token=2e-6, batch=5e-4, batch_step=2e-5,
     batch_token=4e-6, batch_sentence=1e-5, refusal=3e-5, wire=2e-4,
 )  # fmt: skip
 MS = 1e-3
 # One sentence at a time, nobody refused, and no wait for the event loop: what the closed forms speak of.
-ONE_BY_ONE = Design(max_batch_tokens=1, max_requests=10**9, slice_s=1e-6)
+ONE_BY_ONE = Design(max_batch_tokens=1, max_tokens_at_once=0, max_requests=10**9, slice_s=1e-6)
 
 
 def with_batches_of(seconds_a_token: float) -> Costs:
@@ -322,6 +322,16 @@ def test_a_bulk_costs_what_its_tokens_do_and_a_gpu_pays_by_the_ratio_of_prices()
     assert gpu_words_per_s(found, core_hour=0.04, gpu_hour=2.0) == pytest.approx(50 * 100 / 1.2e-3)
 
 
+def test_costs_are_found_again_by_how_busy_they_make_a_cpu():
+    drawn = SOME.documents(Lengths(60, 1.0), 600, seed=1)
+    due_s = arrivals(300, 2.0, STEADY, seed=1)[:600]
+    drawn = drawn[: len(due_s)]
+    slow = simulate(drawn, due_s, REAL.times(1.3), Design())
+    factor, run = as_busy(drawn, due_s, REAL, Design(), slow.busy_s)
+    assert factor == pytest.approx(1.3, rel=0.01)
+    assert run.busy_s == pytest.approx(slow.busy_s, rel=0.01)
+
+
 def test_the_report_is_a_table_and_a_plot():
     ms = {"p50": 4.0, "p90": 9.0, "p99": 40.0, "mean": 5.0}
     runs = [
@@ -331,13 +341,14 @@ def test_the_report_is_a_table_and_a_plot():
             "load": load,
             "measured_ms": ms,
             "again_ms": ms | {"p99": 48.0},
+            "predicted_ms": ms | {"p99": 38.0},
             "simulated_ms": ms | {"p99": p99},
         }
         for load, p99 in ((0.5, 44.0), (0.8, 30.0), (0.5, 36.0), (0.5, 42.0))
     ]
     table = report.checked(runs)
-    assert "| 1 | 50% | 3 | 4, 4 | 40, 42 | 1.05, 0.90, 1.10 | 1.20, 1.20 |" in table
-    assert "| 1 | 80% | 1 | 4, 4 | 40, 30 | 0.75, 0.75, 0.75 | 1.20, 1.20 |" in table
+    assert "| 1 | 50% | 3 | 4, 4 | 40, 42 | 1.05, 0.90, 1.10 | 0.95, 0.95, 0.95 | 1.20, 1.20 |" in table
+    assert "| 1 | 80% | 1 | 4, 4 | 40, 30 | 0.75, 0.75, 0.75 | 0.95, 0.95, 0.95 | 1.20, 1.20 |" in table
     svg = report.plot({"1 replica": [(0.1, 0.01), (0.9, 0.1)]}, runs)
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     needs = {"Poisson": [Needed(0.25, 20, 0.2), Needed(0.05, None)]}
