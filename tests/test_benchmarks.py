@@ -342,7 +342,10 @@ def test_what_is_measured_beside_a_run_every_minute_costs_it_no_time(monkeypatch
     assert run.times_s[-1] > run.seconds > 0
 
 
-def test_a_bulk_has_a_rate_beside_that_in_memory_and_what_differs_is_found(tiny_artefact, tmp_path):
+def test_a_bulk_has_a_rate_beside_that_in_memory_and_what_differs_is_found(
+    tiny_artefact, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bulk, "_STOPPED_S", 0.3)
     (tmp_path / "a.txt.xz").write_bytes(lzma.compress(b"Jane met Ann.\n\nNobody came.\n" * 99))
     arguments = ["--raw", tmp_path, "--model", tiny_artefact, "--engines", "local", "--workers", 1]
     arguments += ["--bytes", 100_000, "--kills", 0, "--out", tmp_path / "out"]
