@@ -37,7 +37,7 @@ from service.cli.work import Chunk, Done, Options, Worker, setup, work
 from service.memory import collect_seldom
 
 # Of a unit, which is one call of an actor: a second's work or so, beside which a call costs nothing.
-_UNIT_CHARS = 4 * CHUNK_CHARS
+_UNIT_CHARS = 8 * CHUNK_CHARS
 _UNIT_ITEMS = 1_000
 # Some times what is under way, and far less than the third of the memory that Ray would take.
 _STORE_BYTES = 256 << 20
@@ -45,12 +45,13 @@ _STORE_BYTES = 256 << 20
 _TRIES = 3
 
 
-@dataclass(frozen=True)
+# Ray asks Arrow to take them as they are, which says of what it cannot its whole repr: of all texts.
+@dataclass(frozen=True, repr=False)
 class Unit:
     items: list[Chunk | Note]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UnitDone:
     items: list[Done | Note]
 
