@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import random
 import re
 import signal
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 
 from model.tagger import Tagger
 from service.cli import arguments, inputs, redact
+from service.cli.errors import InputError
 from service.cli.inputs import Reading, Record, lines_of
+from service.cli.work import Chunk
 from service.offsets import UNITS
 from service.redaction.texts import MODES
 from service.settings import ROOT
@@ -131,6 +134,18 @@ def test_whatever_the_text_and_however_it_comes_its_lines_are_all_of_it(texts, s
     assert found == list(lines_of(iter([text] if text else []), most))
     assert all(len(each) <= most for each in found)
     assert all("\n" not in each[:-1] for each in found)
+
+
+def test_a_chunk_is_the_same_in_another_process():
+    records = [
+        Record(1, 0, "Ada \U0001f600", 7, ("a", "b"), {"text": "Ada"}),
+        InputError("x:2: is not JSON"),
+    ]
+    sent = pickle.loads(pickle.dumps(Chunk("x", "jsonl", ("a",), records, 3, 99)))
+    assert (sent.name, sent.kind, sent.header, sent.index, sent.position) == ("x", "jsonl", ("a",), 3, 99)
+    assert sent.records[0] == records[0]
+    assert isinstance(sent.records[0], Record)
+    assert str(sent.records[1]) == "x:2: is not JSON"
 
 
 @brief
