@@ -82,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ranks")
-    parser.add_argument("options", nargs="*", help="after --: of training, for all runs")
-    given = parser.parse_args(arguments)
+    own = list(sys.argv[1:] if arguments is None else arguments)
+    at = own.index("--") if "--" in own else len(own)
+    given = parser.parse_args(own[:at])
+    given.options = own[at + 1 :]
     given.train, given.dev, given.out = (p.resolve() for p in (given.train, given.dev, given.out))
     n_sentences = sum(1 for _ in iter_corpus(given.train, tokenise=tokeniser(TaggerConfig("").tokeniser)))
     runs: list[Trained] = []

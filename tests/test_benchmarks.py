@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from benchmarks import bulk, load, operating_points, texts
+from benchmarks import bulk, load, operating_points, ranks, texts
 from benchmarks.client import http_request
 from benchmarks.figures import Sample, Schedule, median, percentile, ratio, slope_per_min, summary
 from benchmarks.load_report import Cell, Measured, Round, markdown, ms, statuses, write
@@ -358,3 +358,13 @@ def test_a_bulk_has_a_rate_beside_that_in_memory_and_what_differs_is_found(
     shutil.copytree(out, tmp_path / "other")
     (tmp_path / "other" / "000.txt.jsonl").write_bytes(b"")
     assert bulk.differing(out, tmp_path / "other") == ["000.txt.jsonl"]
+
+
+def test_processes_are_compared_by_the_median_epoch_and_the_last_score():
+    runs = [
+        ranks.Trained(1, 1, (9.0, 4.0, 4.0), (0.1, 0.2, 0.8)),
+        ranks.Trained(2, 1, (9.0, 2.0, 2.0), (0.1, 0.2, 0.7)),
+        ranks.Trained(1, 2, (9.0, 5.0, 4.0), (0.1, 0.2, 0.9)),
+    ]
+    assert ranks.summary(runs, 1, 400) == {"sentences_per_s": 100.0, "dev_f1": 85.0}
+    assert ranks.summary(runs, 2, 400) == {"sentences_per_s": 200.0, "dev_f1": 70.0}
