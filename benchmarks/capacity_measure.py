@@ -192,11 +192,16 @@ class Place:
 
     port: int
     pids: list[int]
+    cpus: Sequence[int]
     design: Design
     cold_start_s: float
 
     def cpu_s(self) -> float:
         return sum(map(servers.exact_cpu_s, self.pids))
+
+    def busy_s(self) -> float:
+        """Its CPU seconds, and those that its CPUs would have computed, had the host not been elsewhere."""
+        return self.cpu_s() + sum(map(servers.stolen_s, self.cpus))
 
 
 @contextmanager
@@ -208,14 +213,14 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
         try:
             replica.start()
             took_s = time.perf_counter() - began
-            yield Place(replica.port, [replica.server.process.pid], Design(), took_s)
+            yield Place(replica.port, [replica.server.process.pid], cpus, Design(), took_s)
         finally:
             replica.kill()
         return
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
         design = Design(workers=len(cpus), pairs=True)
-        yield Place(balancer.port, pids, design, math.nan)
+        yield Place(balancer.port, pids, cpus, design, math.nan)
 
 
 def closed(place: Place, asked: Sequence[Asked], clients: int, seconds: float) -> client.Outcome:
@@ -365,8 +370,8 @@ def checked(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A run at each load of the capacity just before it, and the same documents and times simulated.
 
-    Twice: at the speed that the closed loops before and after had, and where the CPU seconds of a request
-    are those of the run itself, so that of what was measured only the waiting is left to the model. Each
+    Twice: at the speed that the closed loops before and after had, and where the CPUs are as busy as they
+    were in the run itself, so that of what was measured only the waiting is left to the model. Each
     is sent twice: how much the two differ is what the machine does, and no model can know.
     """
     before = speed(place, source, costs, saturated_s)
@@ -375,15 +380,15 @@ def checked(
         due_s = arrivals(rate_per_s, seconds, bursts, 100 * seed + number)
         asked = source.take(len(due_s))
         sent = Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s, drain_s=30.0)
-        began_s = place.cpu_s()
+        began_s = place.busy_s()
         outcome = client.run(sent)
-        used_s = place.cpu_s() - began_s
+        busy_s = place.busy_s() - began_s
         again = client.run(sent)
         after = speed(place, source, costs, saturated_s)
         factor = math.sqrt(before.factor * after.factor)
         documents = [each.document for each in asked]
         run = simulate(documents, due_s, costs.times(factor), place.design)
-        own_factor, own = as_busy(documents, due_s, costs.times(factor), place.design, used_s)
+        own_factor, own = as_busy(documents, due_s, costs.times(factor), place.design, busy_s)
         first = sum(due < _SETTLED * seconds for due in due_s)
         measured, repeated = (
             [s.latency_s for s in each.samples[first:] if s.status == 200] for each in (outcome, again)

@@ -120,6 +120,15 @@ def exact_cpu_s(pid: int) -> float:
     return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / 1e9
 
 
+def stolen_s(cpu: int) -> float:
+    """Seconds that a virtual CPU had to compute and was not let to by its host, since the start."""
+    for line in Path("/proc/stat").read_text("ascii").splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{cpu}":
+            return int(ticks[7]) / _TICKS_PER_S
+    raise ValueError(f"cpu {cpu}: one of /proc/stat is expected")
+
+
 def _kilobytes(path: str, name: str) -> int | None:
     try:
         text = Path(path).read_text("ascii")

@@ -21,6 +21,7 @@ from benchmarks.figures import Sample, Schedule, median, percentile, ratio, slop
 from benchmarks.load_report import Cell, Measured, Round, markdown, ms, statuses, write
 from benchmarks.mutants import mutant
 from benchmarks.oddities import oddities
+from benchmarks.servers import stolen_s
 from benchmarks.soak import difference
 from benchmarks.soak_report import Ledger, Loss, Memory, verdict
 from training.corpus import Sentence
@@ -368,3 +369,9 @@ def test_processes_are_compared_by_the_median_epoch_and_the_last_score():
     ]
     assert ranks.summary(runs, 1, 400) == {"sentences_per_s": 100.0, "dev_f1": 85.0}
     assert ranks.summary(runs, 2, 400) == {"sentences_per_s": 200.0, "dev_f1": 70.0}
+
+
+def test_stolen_seconds_are_those_of_one_cpu():
+    assert stolen_s(0) >= 0
+    with pytest.raises(ValueError, match="cpu 9999"):
+        stolen_s(9999)
