@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -81,12 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ranks")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ranks", help="emptied at first")
     own = list(sys.argv[1:] if arguments is None else arguments)
     at = own.index("--") if "--" in own else len(own)
     given = parser.parse_args(own[:at])
     given.options = own[at + 1 :]
     given.train, given.dev, given.out = (p.resolve() for p in (given.train, given.dev, given.out))
+    shutil.rmtree(given.out, ignore_errors=True)
     n_sentences = sum(1 for _ in iter_corpus(given.train, tokenise=tokeniser(TaggerConfig("").tokeniser)))
     runs: list[Trained] = []
     for seed in given.seeds:
