@@ -101,7 +101,14 @@ class DocumentRate:
     def __call__(self, processes: int, seconds: float) -> float:
         for pipe in self.pipes[:processes]:
             pipe.send(seconds)
-        return sum(pipe.recv() if pipe.poll(_MOST_S) else 0.0 for pipe in self.pipes[:processes])
+        return sum(_received(pipe) for pipe in self.pipes[:processes])
+
+
+def _received(pipe: Connection) -> float:
+    if not pipe.poll(_MOST_S):
+        raise RuntimeError(f"a process that tags in memory has not answered for {_MOST_S} s")
+    rate: float = pipe.recv()
+    return rate
 
 
 def _serve(pipe: Connection, model: Path, documents: list[list[str]]) -> None:
