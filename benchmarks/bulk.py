@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not what is beside it
 
 from benchmarks.figures import slope_per_min  # noqa: E402
-from benchmarks.in_process import DocumentRate, in_memory  # noqa: E402
+from benchmarks.in_process import Rate, in_memory  # noqa: E402
 from benchmarks.operating_points import machine  # noqa: E402
 from benchmarks.servers import family, kill_session, pss_bytes, rss_bytes, signal_session  # noqa: E402
 from model.backend import usable_cpus  # noqa: E402
@@ -205,7 +205,7 @@ def busy_workers(pid: int) -> list[int]:
     return found
 
 
-def measure(rates: list[tuple[float, float]], rate_of: DocumentRate, workers: int) -> None:
+def measure(rates: list[tuple[float, float]], rate_of: Rate, workers: int) -> None:
     """Adds the bytes a second in memory of one process, and of as many as there are workers."""
     rates.append((rate_of(1, _STOPPED_S), rate_of(workers, _STOPPED_S)))
 

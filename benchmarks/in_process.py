@@ -10,90 +10,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from multiprocessing.connection import Connection
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 from model.tagger import Tagger
 from service.cli.work import sentences_of
 
-Wait = Callable[[], object]
-Rate = Callable[..., float]
+Tag = Callable[[Tagger, list[str]], int]  # tags texts, and says how much that was
 _MOST_S = 600  # for the slowest to warm up, and to be measured
 
 
 def rate_per_s(model: Path, sentences: Sequence[str], processes: int, seconds: float) -> float:
     """Text to labels: tokenised and tagged in the Tagger's own batches, by all processes at once."""
-    return _together(processes, _tag_sentences, model, list(sentences), seconds)
-
-
-def _together(processes: int, rate: Rate, model: Path, *what: Any) -> float:
-    """The sum of what ``rate(tagger, wait, *what)`` gives in each process; each waits when it is warm."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    rates: Queue[float] = context.Queue()
-    workers = [
-        context.Process(target=_run, args=(barrier, rates, rate, model, *what), daemon=True)
-        for _ in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        return sum(rates.get(timeout=_MOST_S) for _ in workers)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
-
-
-def _run(barrier: Barrier, rates: Queue[float], rate: Rate, model: Path, *what: Any) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    rates.put(rate(Tagger.load(model, device="cpu", threads=1), lambda: barrier.wait(_MOST_S), *what))
-    barrier.wait(_MOST_S)  # nobody stops before all have their rate
-
-
-def _tag_sentences(tagger: Tagger, wait: Wait, sentences: list[str], seconds: float) -> float:
-    def once() -> int:
-        tagger.tag_all([tagger.tokenise(sentence).texts for sentence in sentences])
-        return len(sentences)
-
-    once()  # word types cached, as those of a service that has run for a while
-    wait()
-    began, n = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - began) < seconds:
-        n += once()
-    return n / elapsed
+    with _asked(model, _tag_sentences, [[sentences]] * processes) as rate:
+        return rate(processes, seconds)
 
 
 @contextmanager
-def in_memory(model: Path, documents: Sequence[Sequence[str]], processes: int) -> Iterator[DocumentRate]:
-    """Processes that tag documents when asked to, a group of them at a time, and wait meanwhile."""
-    context = multiprocessing.get_context("spawn")
-    pipes, workers = [], []
-    try:
-        for number in range(processes):
-            ours, its = context.Pipe()
-            share = [list(group) for group in documents[number::processes]]
-            worker = context.Process(target=_serve, args=(its, model, share), daemon=True)
-            worker.start()
-            its.close()
-            pipes.append(ours)
-            workers.append(worker)
-        rate = DocumentRate(pipes)
-        rate(processes, 0)  # all have started
+def in_memory(model: Path, documents: Sequence[Sequence[str]], processes: int) -> Iterator[Rate]:
+    """Bytes a second of documents, text to labels: cut into sentences and tagged, a group at a time."""
+    with _asked(model, _tag_documents, [documents[n::processes] for n in range(processes)]) as rate:
         yield rate
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
+
+
+def _tag_sentences(tagger: Tagger, sentences: list[str]) -> int:
+    tagger.tag_all([tagger.tokenise(sentence).texts for sentence in sentences])
+    return len(sentences)
+
+
+def _tag_documents(tagger: Tagger, documents: list[str]) -> int:
+    sentences_of(documents, tagger, None)
+    return sum(len(text.encode()) for text in documents)
 
 
 @dataclass(frozen=True)
-class DocumentRate:
-    """Bytes a second, text to labels: cut into sentences and tagged, by so many processes at once.
+class Rate:
+    """What so many processes tag a second, all at once.
 
-    Each goes on with the documents where it was, and begins again when it has had all.
+    Each goes on with its groups of texts where it was, and begins again when it has had all.
     """
 
     pipes: Sequence[Connection]
@@ -111,13 +64,34 @@ def _received(pipe: Connection) -> float:
     return rate
 
 
-def _serve(pipe: Connection, model: Path, documents: list[list[str]]) -> None:
+@contextmanager
+def _asked(model: Path, tag: Tag, shares: Sequence[Sequence[Sequence[str]]]) -> Iterator[Rate]:
+    """A process for each share of the groups of texts; it tags when asked to, and waits meanwhile."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = [], []
+    try:
+        for share in shares:
+            ours, its = context.Pipe()
+            groups = [list(group) for group in share]
+            worker = context.Process(target=_serve, args=(its, model, tag, groups), daemon=True)
+            worker.start()
+            its.close()
+            pipes.append(ours)
+            workers.append(worker)
+        rate = Rate(pipes)
+        rate(len(pipes), 0)  # a group each: word types cached, as those of one that has run for a while
+        yield rate
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+def _serve(pipe: Connection, model: Path, tag: Tag, groups: list[list[str]]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    tagger, groups = Tagger.load(model, device="cpu", threads=1), cycle(documents)
+    tagger, texts = Tagger.load(model, device="cpu", threads=1), cycle(groups)
     while True:
         seconds, began, n = pipe.recv(), time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - began) < seconds:
-            group = next(groups)
-            sentences_of(group, tagger, None)
-            n += sum(len(text.encode()) for text in group)
-        pipe.send(n / elapsed)
+        while not n or time.perf_counter() - began < seconds:
+            n += tag(tagger, next(texts))
+        pipe.send(n / (time.perf_counter() - began))
