@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -36,6 +37,18 @@ def _is_windows() -> bool:
     return os.name == "nt"
 
 
+class _Lingering:
+    """The transport of a request: to close it waits for the rest of the request's body.
+
+    Closing with input unread resets the connection, and the answer may be lost on its way.
+    """
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
 class ImpatientProtocol(HttpToolsProtocol):
     """Closes connections whose request's head, or refused body, takes too long or is too long.
 
@@ -57,9 +70,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._under_way: list[RequestResponseCycle] = []  # or queued behind it
         self._n_counted = 0  # of Admission.n_under_way
         self._to_refuse: tuple[int, str] | None = None  # when what came before it has been answered
+        self._is_last = False  # once the body under way is here the connection closes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._lingering = _Lingering(transport, self._close_when_read)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,6 +143,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         # Who streams has to know: uvicorn's send() says nothing where nobody is left to send to.
         self.scope["state"]["is_closing"] = self._is_closing
         super().on_headers_complete()
+        self.cycle.transport = self._lingering  # type: ignore[assignment]  # all that it uses of one
         self._under_way = [cycle for cycle in self._under_way if not cycle.response_complete]
         self._under_way.append(self.cycle)
         self._n_counted += 1
@@ -137,6 +153,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_reading_body = False
         self._unwatch()
         super().on_message_complete()
+        if self._is_last:
+            self._give_up()
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
@@ -174,6 +192,12 @@ class ImpatientProtocol(HttpToolsProtocol):
             + content
         )
         self.transport.close()
+
+    def _close_when_read(self) -> None:
+        if self._is_reading_body and self.cycle.response_complete:
+            self._is_last = True
+        else:
+            self.transport.close()
 
     def _watch(self) -> None:
         self._unwatch()

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -83,9 +84,26 @@ def test_a_chunked_body_is_given_up_when_it_is_over_the_limit(narrow):
     assert narrow.tag(["Ann"])
 
 
-def test_a_client_that_sends_a_large_body_gets_to_read_the_refusal(narrow):
-    answer = narrow.client.post("/v1/tag", content=b" " * 5_000_000, headers=JSON)
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_client_that_sends_a_large_body_gets_to_read_the_refusal(narrow, connection):
+    headers = {**JSON, "Connection": connection}
+    answer = narrow.client.post("/v1/tag", content=b" " * 5_000_000, headers=headers)
     assert check_problem(answer, 413, "too-large")["actual"] == 5_000_000
+
+
+def test_a_client_that_writes_all_before_it_reads_is_told_and_then_let_go(narrow):
+    head = f"Host: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {5_000_000}"
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as client:
+        client.sendall(f"POST /v1/tag HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        for _ in range(50):
+            client.sendall(b" " * 100_000)
+            time.sleep(0.001)
+        answer = b""
+        while part := client.recv(65536):  # ends, since the connection is closed
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.endswith(b"}")
 
 
 # What is not the body that is expected
