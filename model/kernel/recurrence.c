@@ -99,11 +99,11 @@ AVX2 INLINE void put_avx2(uint8_t *rounded, __m256 state) {
         const int64_t o = hidden, f = 2 * hidden, g = 3 * hidden;                                    \
         FLOATS in = 1.0f + exp_##LEVEL(gates_##LEVEL(sums, scales, given), -1.0f);                   \
         FLOATS out = 1.0f + exp_##LEVEL(                                                             \
-            gates_##LEVEL(sums + apart, scales + o, given + o), -1.0f);                 \
+            gates_##LEVEL(sums + apart, scales + o, given + o), -1.0f);                              \
         FLOATS forget = 1.0f + exp_##LEVEL(                                                          \
-            gates_##LEVEL(sums + 2 * apart, scales + f, given + f), -1.0f);             \
+            gates_##LEVEL(sums + 2 * apart, scales + f, given + f), -1.0f);                          \
         FLOATS fresh = exp_##LEVEL(                                                                  \
-            gates_##LEVEL(sums + 3 * apart, scales + g, given + g), -2.0f);             \
+            gates_##LEVEL(sums + 3 * apart, scales + g, given + g), -2.0f);                          \
         FLOATS c = quotient_##LEVEL(LOAD(cell), forget) +                                            \
                    quotient_##LEVEL(1.0f - fresh, in * (1.0f + fresh));                              \
         FLOATS e = exp_##LEVEL(c, -2.0f);                                                            \
