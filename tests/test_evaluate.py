@@ -93,6 +93,26 @@ def test_a_threshold_changes_the_scores_but_neither_the_curve_nor_the_calibratio
     assert at_0.pooled.calibration == at_half.pooled.calibration
 
 
+def test_a_name_is_hidden_where_every_token_of_it_is_in_a_person_that_was_found():
+    sentences = [
+        sentence("Ada King met Bob Young", (0, 2, "PER"), (3, 5, "PER")),
+        sentence("so Cy Twombly left", (1, 3, "PER")),
+    ]
+    tagger = told(
+        sentences,
+        [(0, 1, "PER", 0.9), (1, 2, "PER", 0.4), (2, 4, "PER", 0.8)],  # King less surely, of Bob a part
+        [(0, 1, "PER", 0.2), (1, 4, "PER", 0.7)],
+    )
+    found = evaluate(tagger, {"a": sentences}).pooled
+    third = pytest.approx(1 / 3)
+    assert [(p.threshold, p.precision, p.recall) for p in found.hiding] == [
+        (0.9, 1, 0), (0.8, 1, 0), (0.7, 1, third), (0.4, 1, pytest.approx(2 / 3)),
+        (0.2, pytest.approx(4 / 5), pytest.approx(2 / 3)),
+    ]  # fmt: skip
+    assert found.precision_at_hidden is None
+    assert "P at hidden≥98" in table(evaluate(tagger, {"a": sentences}))
+
+
 def test_sets_are_scored_apart_and_as_one():
     one = [sentence("Ada met Bob", (0, 1, "PER"), (2, 3, "PER"))]
     other = [sentence("Acme called Cy", (0, 1, "ORG")), sentence("no one")]

@@ -22,6 +22,7 @@ from training.metrics import (
     by_span_length,
     calibration,
     confusion,
+    hiding_curve,
     names_of,
     precision_recall_curve,
     scores_by_slice,
@@ -321,6 +322,16 @@ def test_a_point_of_the_curve_is_what_its_threshold_gives(judged, n_missed):
         n_right = sum(one.correct for one in kept)
         assert point.precision == n_right / len(kept)
         assert point.recall == (n_right / n_gold if n_gold else 0)
+
+
+@thorough
+@given(judgements, st.lists(st.one_of(st.just(0.0), st.floats(0, 1))))
+def test_a_name_is_hidden_from_its_highest_threshold_down(touching, hidden):
+    for point in hiding_curve(touching, hidden):
+        kept = [one for one in touching if one.score >= point.threshold]
+        assert point.precision == sum(one.correct for one in kept) / len(kept)
+        n_hidden = sum(score >= point.threshold for score in hidden)
+        assert point.recall == (n_hidden / len(hidden) if hidden else 0)
 
 
 def test_the_best_points_of_a_curve():

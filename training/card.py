@@ -41,14 +41,20 @@ def _slice_rows(scores: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def _threshold_rows(curve: list[dict[str, float]]) -> list[str]:
-    """Precision and recall at round thresholds, from the pooled curve."""
-    rows = ["| threshold | precision | recall |", "|--:|--:|--:|"]
+def _threshold_rows(pooled: Mapping[str, Any]) -> list[str]:
+    """What round thresholds give, from the pooled curves."""
+    rows = [
+        "| threshold | precision | recall | persons that touch a name | names hidden whole |",
+        "|--:|--:|--:|--:|--:|",
+    ]
     for threshold in (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
-        at = [p for p in curve if p["threshold"] >= threshold]
-        if at:
-            point = min(at, key=lambda p: p["threshold"])
-            rows.append(f"| {threshold:g} | {_percent(point['precision'])} | {_percent(point['recall'])} |")
+        cells = [f"{threshold:g}"]
+        for curve in (pooled["curve"], pooled["hiding"]):
+            at = [p for p in curve if p["threshold"] >= threshold]
+            point = min(at, key=lambda p: p["threshold"], default=None)
+            cells += [_percent(point[key]) for key in ("precision", "recall")] if point else []
+        if len(cells) > 1:
+            rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
@@ -63,20 +69,23 @@ def _context(network: NetworkConfig) -> str:
 
 
 def _reached(pooled: Mapping[str, Any]) -> list[str]:
-    """What redaction and search ask for: recall at a precision, precision at a recall."""
+    """What search and redaction ask for: recall at a precision, precision at a recall."""
+    strict = {"precision": "precision", "recall": "recall"}
+    hiding = {"precision": "persons that touch a name", "recall": "names hidden whole"}
     lines = []
-    for name, share, asked, other in (
-        ("recall_at_precision_0.95", "precision 95", "recall", "precision"),
-        ("precision_at_recall_0.98", "recall 98", "precision", "recall"),
+    for key, asked, given, share, said in (
+        ("recall_at_precision_0.95", "recall", "precision", 95, strict),
+        ("precision_at_recall_0.98", "precision", "recall", 98, strict),
+        ("precision_at_hidden_0.98", "precision", "recall", 98, hiding),
     ):
-        point = pooled[name]
-        if point is None:
-            lines.append(f"- At {share} or more: not reached at any threshold of the table.")
-        else:
-            lines.append(
-                f"- At {share} or more: {asked} {_percent(point[asked])} "
-                f"({other} {_percent(point[other])}), by the threshold {point['threshold']:.3f}."
+        point = pooled[key]
+        reached = "not reached at any threshold of the table."
+        if point is not None:
+            reached = (
+                f"{said[asked]} {_percent(point[asked])} ({said[given]} {_percent(point[given])}), "
+                f"by the threshold {point['threshold']:.3f}."
             )
+        lines.append(f"- At {said[given]} {share} or more: {reached}")
     return lines
 
 
@@ -119,9 +128,10 @@ def _card(
             *_slice_rows(scores),
             "",
             "All sets pooled, by the request's threshold. Without one the answer is the most probable "
-            "labelling; a low one finds more, the unlikely too.",
+            "labelling; a low one finds more, the unlikely too. The last two columns are what redaction "
+            "asks: a name is hidden whole where each of its tokens is in a person that was found.",
             "",
-            *_threshold_rows(scores["pooled"]["curve"]),
+            *_threshold_rows(scores["pooled"]),
             "",
             *_reached(scores["pooled"]),
             "",

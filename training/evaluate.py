@@ -34,6 +34,7 @@ from training.metrics import (
     by_span_length,
     calibration,
     confusion,
+    hiding_curve,
     names_of,
     precision_recall_curve,
     scores_by_slice,
@@ -72,7 +73,7 @@ class Mistake:
 @dataclass(frozen=True)
 class CorpusScores:
     """All figures of one labelled set; shares are 0..1. The calibration is of the most probable
-    labelling's spans, the curve of all that score CURVE_FROM or more, the rest of the threshold's."""
+    labelling's spans, the curves of all that score CURVE_FROM or more, the rest of the threshold's."""
 
     name: str
     n_sentences: int
@@ -83,6 +84,7 @@ class CorpusScores:
     slices: dict[str, dict[str, SpanScores]]  # slicing → slice → scores
     calibration: Calibration
     curve: tuple[CurvePoint, ...]
+    hiding: tuple[CurvePoint, ...]  # of names that are hidden whole, and spans that touch one
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]  # tokens: gold label by predicted label
     n_mistakes: dict[str, int]  # by kind
@@ -98,10 +100,13 @@ class CorpusScores:
         """The best precision at a recall of at least AT_RECALL."""
         return best_precision(self.curve, recall=AT_RECALL)
 
+    @property
+    def precision_at_hidden(self) -> CurvePoint | None:
+        """The same where a name counts once it is hidden whole, and a span where it touches a name."""
+        return best_precision(self.hiding, recall=AT_RECALL)
+
     def as_json(self) -> dict[str, Any]:
         """Figures only: no word of the data."""
-        step = max(1, -(-len(self.curve) // _CURVE_POINTS))
-        kept = {*range(0, len(self.curve), step), len(self.curve) - 1} if self.curve else set()
         return {
             "name": self.name,
             "n_sentences": self.n_sentences,
@@ -114,9 +119,11 @@ class CorpusScores:
                 for slicing, found in self.slices.items()
             },
             "calibration": asdict(self.calibration),
-            "curve": [asdict(self.curve[i]) for i in sorted(kept)],
+            "curve": _curve_json(self.curve),
+            "hiding": _curve_json(self.hiding),
             f"recall_at_precision_{AT_PRECISION}": _point_json(self.recall_at_precision),
             f"precision_at_recall_{AT_RECALL}": _point_json(self.precision_at_recall),
+            f"precision_at_hidden_{AT_RECALL}": _point_json(self.precision_at_hidden),
             "labels": list(self.labels),
             "confusion": [list(row) for row in self.confusion],
             "n_mistakes": self.n_mistakes,
@@ -160,6 +167,12 @@ class Evaluation:
 def _scores_json(scores: SpanScores) -> dict[str, float]:
     shares = {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
     return {**asdict(scores), **shares}
+
+
+def _curve_json(curve: Sequence[CurvePoint]) -> list[dict[str, float]]:
+    step = max(1, -(-len(curve) // _CURVE_POINTS))
+    kept = {*range(0, len(curve), step), len(curve) - 1} if curve else set()
+    return [asdict(curve[i]) for i in sorted(kept)]
 
 
 def _point_json(point: CurvePoint | None) -> dict[str, float] | None:
@@ -256,6 +269,7 @@ def _corpus_scores(
         slices=slices,
         calibration=calibration(_judged(scored.sentences, scored.best)),
         curve=precision_recall_curve(_judged(scored.sentences, scored.likely), overall.n_gold),
+        hiding=_hiding(scored.sentences, scored.likely),
         labels=labels,
         confusion=confusion(gold, predicted, labels),
         n_mistakes={kind: by_kind[kind] for kind in KINDS},
@@ -270,6 +284,19 @@ def _judged(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> list[Ju
             gold = set(spans_of(sentence.labels))
             found += (Judged(one.score, one.span in gold) for one in answer.spans)
     return found
+
+
+def _hiding(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> tuple[CurvePoint, ...]:
+    touching: list[Judged] = []
+    hidden: list[float] = []
+    for sentence, answer in zip(sentences, answers, strict=True):
+        gold = spans_of(sentence.labels)
+        scores = [0.0] * len(sentence.tokens)
+        for one in answer.spans:
+            scores[one.span.start : one.span.end] = [one.score] * (one.span.end - one.span.start)
+            touching.append(Judged(one.score, any(_overlap(one.span, span) for span in gold)))
+        hidden += (min(scores[span.start : span.end]) for span in gold)
+    return hiding_curve(touching, hidden)
 
 
 def _mistakes(scored: _Scored) -> list[Mistake]:
@@ -317,7 +344,8 @@ def table(evaluation: Evaluation) -> str:
     if len(evaluation.sets) > 1:
         rows.append(_row(evaluation.pooled))
     heads = ["set", "sentences", "tokens", "names", "P", "R", "F1", "accuracy", "ECE",
-             f"R at P≥{AT_PRECISION * 100:g}", f"P at R≥{AT_RECALL * 100:g}"]  # fmt: skip
+             f"R at P≥{AT_PRECISION * 100:g}", f"P at R≥{AT_RECALL * 100:g}",
+             f"P at hidden≥{AT_RECALL * 100:g}"]  # fmt: skip
     parts = [_aligned([heads, *rows])]
     by_type = evaluation.pooled.by_type
     slices = {**({"type": by_type} if len(by_type) > 1 else {}), **evaluation.pooled.slices}
@@ -344,6 +372,7 @@ def _percent(share: float | None) -> str:
 def _row(scores: CorpusScores) -> list[str]:
     s = scores.spans
     at_precision, at_recall = scores.recall_at_precision, scores.precision_at_recall
+    at_hidden = scores.precision_at_hidden
     return [
         scores.name,
         f"{scores.n_sentences:,}",
@@ -352,6 +381,7 @@ def _row(scores: CorpusScores) -> list[str]:
         *map(_percent, (s.precision, s.recall, s.f1, scores.token_accuracy, scores.calibration.ece)),
         _percent(at_precision.recall if at_precision else None),
         _percent(at_recall.precision if at_recall else None),
+        _percent(at_hidden.precision if at_hidden else None),
     ]
 
 

@@ -247,6 +247,24 @@ def precision_recall_curve(judged: Sequence[Judged], n_gold: int) -> tuple[Curve
     return tuple(points)
 
 
+def hiding_curve(touching: Sequence[Judged], hidden: Sequence[float]) -> tuple[CurvePoint, ...]:
+    """As ``precision_recall_curve``, of what redaction needs: a name is found where it is hidden whole,
+    and a span is right where it touches a name.
+
+    ``touching``: whether each span does. ``hidden``: of each gold name the highest threshold at which
+    every token of it is in a span, 0 where there is none.
+    """
+    thresholds = sorted(hidden, reverse=True)
+    points: list[CurvePoint] = []
+    n_hidden = 0
+    for point in precision_recall_curve(touching, len(hidden)):
+        while n_hidden < len(thresholds) and thresholds[n_hidden] >= point.threshold:
+            n_hidden += 1
+        share = n_hidden / len(hidden) if hidden else 0.0
+        points.append(CurvePoint(point.threshold, point.precision, share))
+    return tuple(points)
+
+
 def best_recall(curve: Sequence[CurvePoint], *, precision: float) -> CurvePoint | None:
     """The point of the highest recall among those of at least this precision; None where there is none."""
     reached = [point for point in curve if point.precision >= precision]

@@ -189,17 +189,20 @@ def _tr(head: str, cells: Sequence[str], *, total: bool = False) -> str:
 
 def _sets(e: Evaluation) -> str:
     def row(one: CorpusScores, *, total: bool = False) -> str:
-        s, at_precision, at_recall = one.spans, one.recall_at_precision, one.precision_at_recall
+        s, at_precision = one.spans, one.recall_at_precision
+        at_recall, at_hidden = one.precision_at_recall, one.precision_at_hidden
         shares = (
             *(s.precision, s.recall, s.f1, one.token_accuracy, one.calibration.ece),
             at_precision.recall if at_precision else None,
             at_recall.precision if at_recall else None,
+            at_hidden.precision if at_hidden else None,
         )
         counts = [f"{n:,}" for n in (one.n_sentences, s.n_gold)]
         return _tr(one.name, [*counts, *map(_percent, shares)], total=total)
 
     head = ("Set", "Sentences", "Names", "Precision", "Recall", "F1", "Token accuracy", "Calibration error",
-            f"Recall at {AT_PRECISION:.0%} precision", f"Precision at {AT_RECALL:.0%} recall")  # fmt: skip
+            f"Recall at {AT_PRECISION:.0%} precision", f"Precision at {AT_RECALL:.0%} recall",
+            f"Persons that touch a name, at {AT_RECALL:.0%} of names hidden whole")  # fmt: skip
     rows = [row(one) for one in e.sets] + ([row(e.pooled, total=True)] if len(e.sets) > 1 else [])
     return f'<h2>Sets</h2><div class="card">{_table(head, rows)}</div>'
 
