@@ -42,9 +42,10 @@ from benchmarks.in_process import Rate, in_memory  # noqa: E402
 from benchmarks.operating_points import machine  # noqa: E402
 from benchmarks.servers import family, kill_session, pss_bytes, rss_bytes, signal_session  # noqa: E402
 from model.backend import usable_cpus  # noqa: E402
-from service.cli.inputs import CHUNK_CHARS, Reading, Record, chunks, opened  # noqa: E402
+from service.cli.inputs import CHUNK_CHARS, Reading, chunks, opened  # noqa: E402
 from service.cli.parts import MANIFEST  # noqa: E402
 from service.cli.places import Input, inputs_of  # noqa: E402
+from service.cli.records import Record  # noqa: E402
 
 RAW = ROOT.parent / "shared" / "data" / "raw"
 ENGINES = ("local", "ray")

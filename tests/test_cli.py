@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from model.tagger import Tagger
 from service.cli import arguments, inputs, redact
 from service.cli.errors import InputError
-from service.cli.inputs import Reading, Record, lines_of
-from service.cli.work import Chunk
+from service.cli.inputs import Reading, lines_of
+from service.cli.records import Chunk, Record
 from service.offsets import UNITS
 from service.redaction.texts import MODES
 from service.settings import ROOT

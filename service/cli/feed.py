@@ -15,7 +15,7 @@ from service.cli.formats import header_of
 from service.cli.inputs import Reading, chunks, opened
 from service.cli.parts import CHUNKS_PER_PART, Folder
 from service.cli.places import STDIN, Input
-from service.cli.work import Chunk, Options
+from service.cli.records import Chunk, Options
 
 
 @dataclass(frozen=True, slots=True)

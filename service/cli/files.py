@@ -19,8 +19,9 @@ from service.cli.inputs import Reading
 from service.cli.models import identity_of
 from service.cli.parts import Folder, Output
 from service.cli.places import STDIN, Input
+from service.cli.records import Chunk, Done, Options
 from service.cli.scale import Scale
-from service.cli.work import Chunk, Done, Options, setup, work
+from service.cli.work import setup, work
 
 _MOST_ERRORS = 20  # that are shown of one input
 

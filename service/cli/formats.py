@@ -13,33 +13,20 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from model.head import Tagged
 from model.labels import PERSON
-from model.tokeniser import Tokens
-from service.cli.inputs import SEPARATORS, Record
+from service.cli.inputs import SEPARATORS
+from service.cli.records import Chunk, Options, Record, Sentence
 from service.offsets import converted, table_of
 from service.redaction.schemas import result_json
 from service.redaction.texts import Redacted
 
-if TYPE_CHECKING:
-    from service.cli.work import Chunk, Options
-
 PERSONS = "persons"  # the column that is added to a csv
 CSV_HEADER = ("file", "line", "start", "end", "score", "person")
 _COLOUR, _PLAIN = "\x1b[1;36m", "\x1b[0m"
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """Offsets of the tokens are code points of the record's text."""
-
-    tokens: Tokens
-    tagged: Tagged
 
 
 def _spans(sentences: list[Sentence]) -> list[tuple[int, int, float]]:

@@ -20,10 +20,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from service.cli.errors import InputError
 from service.cli.places import STDIN, Input, kind_of
+from service.cli.records import Record
 
 KINDS = ("txt", "jsonl", "csv", "tsv", "parquet")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -46,17 +47,6 @@ LENGTHS: dict[str, Callable[[str], int]] = {
     "utf16": lambda text: len(text.encode("utf-16-le")) // 2,
     "utf8": lambda text: len(text.encode()),
 }
-
-
-class Record(NamedTuple):
-    """One text to tag, and what its place in its file is."""
-
-    line: int  # where it begins, from 1
-    start: int  # of txt: where it begins in the file, in the unit of the offsets
-    text: str
-    id: Any = None  # of jsonl and parquet: its own, if it has one
-    row: tuple[str, ...] = ()  # of csv: all columns
-    fields: dict[str, Any] | None = None  # of jsonl: the whole object
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from service.cli.errors import CliError, InputError
-from service.cli.inputs import Record
 from service.cli.places import EXTRA
+from service.cli.records import Record
 
 _ROWS_AT_ONCE = 256
 

@@ -30,10 +30,11 @@ from model.backend import usable_cpus
 from service.cli.engine import Note
 from service.cli.errors import CliError
 from service.cli.feed import Todo, feed
-from service.cli.inputs import CHUNK_CHARS, Reading, Record
+from service.cli.inputs import CHUNK_CHARS, Reading
 from service.cli.places import STDIN
+from service.cli.records import Chunk, Done, Options, Record
 from service.cli.scale import Scale
-from service.cli.work import Chunk, Done, Options, Worker, setup, work
+from service.cli.work import Worker, setup, work
 from service.memory import collect_seldom
 
 # Of a unit, which is one call of an actor: a second's work or so, beside which a call costs nothing.

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     from service.cli.files import run as run_files
-    from service.cli.work import Options
+    from service.cli.records import Options
     from service.redaction.texts import KEYED, THRESHOLD
 
     inputs = inputs_of(asked)

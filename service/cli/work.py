@@ -5,78 +5,18 @@ records → tokens, sentences (model) → labels, persons (model) → lines (ser
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from model.artefact import ArtefactError
 from model.head import Tagged
 from model.tagger import Tagger
 from model.tokeniser import Tokens
 from service.cli.errors import CliError, InputError
-from service.cli.formats import FORMATS, Sentence, redacted_lines
-from service.cli.inputs import Record
+from service.cli.formats import FORMATS, redacted_lines
+from service.cli.records import Chunk, Done, Options, Record, Sentence
 from service.redaction.texts import Redaction, persons_of
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is to be done with every chunk of a run."""
-
-    model: Path
-    threshold: float | None
-    unit: str
-    format: str
-    has_tokens: bool = False
-    mode: str = ""  # of redaction; empty to tag
-    key: bytes = b""
-    column: str | None = None  # of csv, what is redacted
-    field: str = "text"  # of jsonl
-    device: str = "cpu"
-
-    @property
-    def key_mark(self) -> str:
-        """Tells keys apart, and nothing more of them."""
-        return hmac.new(self.key, b"which key", hashlib.sha256).hexdigest()[:16] if self.key else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """``name`` is the input's, as the output says it; None for stdin."""
-
-    name: str | None
-    kind: str
-    header: tuple[str, ...]
-    records: list[Record | InputError]
-    index: int  # in its input, from 0
-    position: int  # bytes of all inputs up to its end, about
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Records go to other processes as plain tuples: as what they are, it takes three times as long."""
-        plain = [tuple(each) if isinstance(each, Record) else each for each in self.records]
-        return _chunk, (plain, self.name, self.kind, self.header, self.index, self.position)
-
-
-def _chunk(plain: list[Any], name: str | None, kind: str, header: tuple[str, ...], *places: int) -> Chunk:
-    records = [Record._make(each) if isinstance(each, tuple) else each for each in plain]
-    return Chunk(name, kind, header, records, *places)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A chunk's output, and counts."""
-
-    index: int  # the chunk's, and its position
-    position: int
-    output: bytes
-    n_tokens: int
-    n_persons: int
-    n_records: int
-    errors: list[str]
 
 
 @dataclass(frozen=True, slots=True)
