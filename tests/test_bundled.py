@@ -13,7 +13,7 @@ from model.tagger import Tagger
 from service.settings import ROOT
 from tests.running import running
 from training.corpus import Sentence, read_corpus
-from training.evaluate import evaluate
+from training.scores import evaluate
 
 BUNDLED = ROOT / "artefacts" / "en-person"
 DATA = Path(os.environ.get("NAMETAG_DATA", ROOT.parent / "shared" / "data")) / "ner"

@@ -10,8 +10,9 @@ from model.head import ScoredSpan, Tagged
 from model.labels import Span, labels_of
 from model.tagger import Tagger
 from training.corpus import CorpusError, Sentence
-from training.evaluate import CURVE_FROM, evaluate, run, set_names, table
+from training.evaluate import run, set_names
 from training.metrics import SpanScores, span_scores
+from training.scores import CURVE_FROM, evaluate, table
 
 PEOPLE = "Harry\tB-PER\nPotter\tI-PER\nmet\tO\nHermione\tB-PER\n.\tO\n\nLondon\tB-LOC\n\na\tO\nspell\tO\n"
 

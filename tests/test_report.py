@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from model.labels import Span
 from tests.strategies import any_token, brief
 from tests.test_evaluate import sentence, told
-from training.evaluate import Mistake, evaluate
 from training.report import report
+from training.scores import Mistake, evaluate
 
 HISTORY = [
     {"epoch": 1, "loss": 2.5, "grad_norm": 3.0, "dev_f1": 0.5, "dev_precision": 0.6, "dev_recall": 0.4,

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model.labels import Span
-from training.evaluate import AT_PRECISION, AT_RECALL, CURVE_FROM, KINDS, CorpusScores, Evaluation, Mistake
 from training.metrics import SpanScores
+from training.scores import AT_PRECISION, AT_RECALL, CURVE_FROM, KINDS, CorpusScores, Evaluation, Mistake
 
 _CONTEXT = 14  # tokens shown to either side of a mistake
 

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -25,33 +25,13 @@ from training.batches import LabelledSet, TypeStore
 from training.fit import DevSet
 from training.memory import Gradients, gradients_by_distance, scale_recurrence, windows
 from training.recipe import DataConfig, Recipe, with_values
-from training.study_runs import ProbeConfig, ProbeRun, SystemRun, run_probe, run_system
+from training.study_runs import ProbeConfig, ProbeRun, Study, SystemRun, run_probe, run_system
 from training.systems import System, chosen
 from training.train import _fresh, _read, _sha256
 
 _PEOPLE = Path(__file__).parent / "people"  # trained on where no file is given
 PROBED = (*((cell, False) for cell in CELLS), ("lstm", True))
 RADII = (0.5, 1.0, 1.5, 2.0, 4.0)  # spectral radii of a plain RNN's recurrent weights
-
-
-@dataclass(frozen=True)
-class Study:
-    """All that the report shows."""
-
-    command: str
-    train: dict[str, int]  # sentences of each file
-    dev: dict[str, int]
-    n_train_tokens: int
-    recipe: Recipe
-    probe: ProbeConfig
-    runs: list[SystemRun]
-    probes: list[ProbeRun]
-    scaled: dict[float, Gradients]  # of an untrained plain RNN, by spectral radius
-    machine: str
-
-    def of(self, slug: str) -> list[SystemRun]:
-        """A system's runs, one a seed; none where it was left out."""
-        return [run for run in self.runs if run.system == slug]
 
 
 def bundled(recipe: Recipe) -> Recipe:

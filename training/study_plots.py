@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from training.report import _FIRST, _INK, _SECOND, _STYLE, _THIRD, _axes, _figure, _grid, _svg
-from training.study import Study
+from training.study_runs import Study
 from training.systems import BASE
 
 _CELLS = {

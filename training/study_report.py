@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from statistics import mean, median, stdev
 
 from training.report import _CSS, _table, _text
-from training.study import Study
 from training.study_plots import gradients, memory
+from training.study_runs import Study
 from training.systems import BASE, GROUPS, SYSTEMS, System
 
 _MORE_CSS = """

@@ -221,6 +221,26 @@ class ProbeRun:
         return cls(**{**value, "scores": [ProbeScore(**score) for score in value["scores"]]})
 
 
+@dataclass(frozen=True)
+class Study:
+    """All that the report shows."""
+
+    command: str
+    train: dict[str, int]  # sentences of each file
+    dev: dict[str, int]
+    n_train_tokens: int
+    recipe: Recipe
+    probe: ProbeConfig
+    runs: list[SystemRun]
+    probes: list[ProbeRun]
+    scaled: dict[float, Gradients]  # of an untrained plain RNN, by spectral radius
+    machine: str
+
+    def of(self, slug: str) -> list[SystemRun]:
+        """A system's runs, one a seed; none where it was left out."""
+        return [run for run in self.runs if run.system == slug]
+
+
 def run_probe(cell: str, bidirectional: bool, seed: int, config: ProbeConfig, folder: Path) -> ProbeRun:
     """One network trained on all distances, and one on each alone. It knows words alone, no characters."""
     scores = []
