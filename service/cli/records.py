@@ -6,11 +6,13 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model.head import Tagged
-from model.tokeniser import Tokens
 from service.cli.errors import InputError
+
+if TYPE_CHECKING:  # --help needs no NumPy
+    from model.head import Tagged
+    from model.tokeniser import Tokens
 
 
 class Record(NamedTuple):
