@@ -72,15 +72,10 @@ def labelled_texts(path: Path, tagger: Tagger) -> tuple[list[str], list[list[Per
 
 def find(texts: Sequence[str], threshold: float, tagger: Tagger) -> list[list[Person]]:
     """The persons in each text, as a service with these settings finds them."""
-    cuts = []
-    for i, text in enumerate(texts):
-        tokens = tagger.tokenise(text)
-        cuts += [(i, tokens.slice(*where)) for where in tagger.sentences(text, tokens)]
-    found: list[list[Person]] = [[] for _ in texts]
-    answers = tagger.tag_all([tokens.texts for _, tokens in cuts], threshold)
-    for (i, tokens), tagged in zip(cuts, answers, strict=True):
-        found[i] += persons_of(texts[i], tokens, tagged)
-    return found
+    return [
+        [person for tokens, tagged in found for person in persons_of(text, tokens, tagged)]
+        for text, found in zip(texts, tagger.tag_texts(texts, threshold), strict=True)
+    ]
 
 
 def redact(texts: Sequence[str], mode: str, threshold: float, tagger: Tagger) -> list[Redacted]:

@@ -41,6 +41,7 @@ from benchmarks.chaos import Chaos, Place, place, worker_pids  # noqa: E402
 from benchmarks.oddities import PATH, Oddity, document, oddities  # noqa: E402
 from benchmarks.soak_report import Ledger, Loss, Memory, verdict  # noqa: E402
 from benchmarks.wire import Answer, connect, http, read_answer  # noqa: E402
+from model.head import Tagged  # noqa: E402
 from model.tagger import Tagger  # noqa: E402
 
 STREAM = "/v1/tag/stream"
@@ -67,18 +68,17 @@ class Oracle:
     def sentence(self, text: str) -> Labelled:
         found = self._known.get(text)
         if found is None:
-            found = self._known[text] = self._tagged(self._tagger.tokenise(text).texts)
+            tokens = self._tagger.tokenise(text).texts
+            found = self._known[text] = _labelled(tokens, *self._tagger.tag([tokens]))
         return found
 
     def document(self, text: str) -> list[Labelled]:
-        tokens = self._tagger.tokenise(text)
-        return [
-            self._tagged(tokens.texts[first:last]) for first, last in self._tagger.sentences(text, tokens)
-        ]
+        (found,) = self._tagger.tag_texts([text])
+        return [_labelled(tokens.texts, answer) for tokens, answer in found]
 
-    def _tagged(self, tokens: Sequence[str]) -> Labelled:
-        (answer,) = self._tagger.tag([tokens])
-        return list(zip(tokens, answer.labels, answer.scores, strict=True))
+
+def _labelled(tokens: Sequence[str], answer: Tagged) -> Labelled:
+    return list(zip(tokens, answer.labels, answer.scores, strict=True))
 
 
 def difference(entries: Sequence[dict[str, Any]], expected: Sequence[Labelled]) -> str | None:

@@ -9,7 +9,7 @@ and ``sentences`` are pure, and may be called from any thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact, load
 from model.backend import Backend, choose_backend
+from model.document import SURE, WEIGHT, second_look
 from model.head import Tagged, decode
+from model.labels import PERSON
 from model.sentences import sentences_of
 from model.tokeniser import Tokens, tokeniser
 from model.type_cache import Found, TypeCache
@@ -41,6 +43,8 @@ class Tagger:
         self._encoder = artefact.vocabulary.encoder
         self._chain = artefact.chain
         self._types = TypeCache(self._encoder, backend)
+        labels = self.config.scheme.labels
+        self._of_persons = [k for k, label in enumerate(labels) if label.endswith(f"-{PERSON}")]
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", backend: str = "auto", threads: int = 1) -> Tagger:
@@ -54,11 +58,15 @@ class Tagger:
         return sentences_of(tokens, text)
 
     def tag(
-        self, sentences: Sequence[Sequence[str]], threshold: Sequence[float] | float | None = None
+        self,
+        sentences: Sequence[Sequence[str]],
+        threshold: Sequence[float] | float | None = None,
+        known: Sequence[Sequence[int]] | None = None,
     ) -> list[Tagged]:
         """Tags the sentences as one batch: one label for each token given, in the same order.
 
-        ``threshold``: spans that score lower become O; None is the artefact's own. An empty
+        ``threshold``: spans that score lower become O; None is the artefact's own. ``known``: of each
+        sentence the tokens that its document knows as words of names (model/document.py). An empty
         sentence has an empty answer. A sentence's answer does not depend on the others.
         """
         if threshold is None:
@@ -76,6 +84,11 @@ class Tagger:
             rows[np.arange(rows.shape[1]) < lengths[:, None]] = found.rows
         layout = self._layout(found, rows, lengths.tolist())
         emissions = self.backend.emissions(found.features, rows, lengths, layout)
+        if known is not None:
+            emissions = np.array(emissions)
+            for b, i in enumerate(full):
+                if known[i]:
+                    emissions[b, np.array(known[i])[:, None], self._of_persons] += WEIGHT
         tagged = decode(
             emissions,
             lengths.tolist(),
@@ -99,6 +112,7 @@ class Tagger:
         self,
         sentences: Sequence[Sequence[str]],
         threshold: float | None = None,
+        known: Sequence[Sequence[int]] | None = None,
         *,
         max_batch_tokens: int = 2048,
     ) -> list[Tagged]:
@@ -113,10 +127,43 @@ class Tagger:
         while start < len(by_length):
             longest = max(1, len(sentences[by_length[start]]))
             batch = by_length[start : start + max(1, max_batch_tokens // longest)]
-            for i, answer in zip(batch, self.tag([sentences[i] for i in batch], threshold), strict=True):
+            of_batch = None if known is None else [known[i] for i in batch]
+            tagged = self.tag([sentences[i] for i in batch], threshold, of_batch)
+            for i, answer in zip(batch, tagged, strict=True):
                 answers[i] = answer
             start += len(batch)
         return answers
+
+    def tag_documents(
+        self, documents: Sequence[Sequence[Sequence[str]]], threshold: float | None = None
+    ) -> list[list[Tagged]]:
+        """Tags the sentences of each document, which tell each other of names, as those of a request's
+        ``text`` do. ``threshold`` is as in ``tag``."""
+        least = self.config.threshold if threshold is None else threshold
+        # What a higher threshold would leave out is evidence nevertheless.
+        first = min(least, SURE)
+        answers = iter(self.tag_all([sentence for each in documents for sentence in each], first))
+        found = [list(islice(answers, len(each))) for each in documents]
+        again: list[tuple[list[Tagged], int, Sequence[str], tuple[int, ...]]] = []
+        for sentences, tagged in zip(documents, found, strict=True):
+            known = second_look(sentences, tagged, least)
+            again += ((tagged, number, sentences[number], words) for number, words in known.items())
+        answers = iter(self.tag_all([each[2] for each in again], least, [each[3] for each in again]))
+        for (tagged, number, _, _), answer in zip(again, answers, strict=True):
+            tagged[number] = answer
+        return found
+
+    def tag_texts(
+        self, texts: Sequence[str], threshold: float | None = None
+    ) -> list[list[tuple[Tokens, Tagged]]]:
+        """The sentences of each text, one document each: their tokens, whose offsets are the text's, and
+        their answers."""
+        cut: list[list[Tokens]] = []
+        for text in texts:
+            tokens = self.tokenise(text)
+            cut.append([tokens.slice(first, last) for first, last in self.sentences(text, tokens)])
+        answers = self.tag_documents([[part.texts for part in parts] for parts in cut], threshold)
+        return [list(zip(parts, found, strict=True)) for parts, found in zip(cut, answers, strict=True)]
 
     def self_test(self) -> None:
         """Reproduces expected.json, alone and in one batch. Raises SelfTestError for what differs."""

@@ -10,6 +10,9 @@ Admission is bounded in requests and in tokens; both count until they are answer
 queue of text-embeddings-inference (core/src/queue.rs), with two things it has not: requests of many
 items are served in turns, and a failing batch is bisected, so that only the guilty item's request fails.
 
+What a request's items say together may call for some of them to be computed again (``look_again``): they
+wait once more, as the request that they are of, which is answered then.
+
 Knows nothing of HTTP, text or a network: ``tag_batch`` is any function from a list to a list as
 long, and ``length`` says how many tokens an item has.
 """
@@ -22,7 +25,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -64,6 +67,7 @@ class Job(Generic[Item, Result]):
     submitted: float = 0.0  # likewise
     caller: object = None  # for the observer
     has_begun: bool = False  # some of it has been in a batch
+    is_second_look: bool = False
     n_taken_tokens: int = 0  # in this turn of it
     waiting: list[int] = field(init=False)  # indices of items not yet in a batch, longest first
     results: list[Result | None] = field(init=False)
@@ -264,6 +268,8 @@ class Batcher(Generic[Item, Result]):
     ``is_out_of_memory`` recognises the device's own error: the batch budget is then halved for
     good, ``free_memory`` called, and the batch tried again in halves. ``max_tokens_at_once``: of what is
     computed on the event loop, which nothing else can use meanwhile. ``is_padded``: as of ``Backlog``.
+    ``look_again``: from a request's items and results, on the event loop and once, which items to compute
+    again and as what, of the same length.
     """
 
     def __init__(
@@ -271,6 +277,7 @@ class Batcher(Generic[Item, Result]):
         tag_batch: Callable[[list[Item]], Sequence[Result]],
         *,
         length: Callable[[Item], int],
+        look_again: Callable[[Sequence[Item], Sequence[Result]], Mapping[int, Item]] | None = None,
         max_batch_tokens: int,
         max_queue_requests: int,
         max_queue_tokens: int,
@@ -284,6 +291,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._tag_batch = tag_batch
         self._length = length
+        self._look_again = look_again
         self.max_batch_tokens = max_batch_tokens
         self._max_queue_requests = max_queue_requests
         self._max_queue_tokens = max_queue_tokens
@@ -298,6 +306,7 @@ class Batcher(Generic[Item, Result]):
         self._open: set[Job[Item, Result]] = set()  # accepted and not answered
         self._n_tokens = 0
         self._closing = False
+        self._is_told_to_stop = False
         self._little: list[Job[Item, Result]] = []  # of this turn of the loop
         # The thread's side. SimpleQueue is the only thing that both sides change.
         self._inbox: SimpleQueue[Job[Item, Result] | None] = SimpleQueue()
@@ -390,12 +399,7 @@ class Batcher(Generic[Item, Result]):
         if deadline < math.inf:
             job.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, job)
         future.add_done_callback(lambda _: self._release(job))
-        if job.n_held_tokens <= self._max_tokens_at_once:
-            if not self._little:
-                self._loop.call_soon(self._compute_little)
-            self._little.append(job)
-        else:
-            self._inbox.put(job)
+        self._queue(job)
         return future
 
     async def close(self, timeout_s: float | None = None) -> None:
@@ -417,6 +421,7 @@ class Batcher(Generic[Item, Result]):
         self._stop_taking()
         for job in list(self._open):
             self._fail(job, ClosedError("gave up waiting for the batch to end"))
+        self._tell_to_stop()
 
     # On the event loop
 
@@ -424,7 +429,22 @@ class Batcher(Generic[Item, Result]):
         if not self._closing:
             self._closing = True
             self._hand_over()
+            if not self._open:
+                self._tell_to_stop()
+
+    def _tell_to_stop(self) -> None:
+        """The thread, once nothing is left that it could be asked for."""
+        if not self._is_told_to_stop:
+            self._is_told_to_stop = True
             self._inbox.put(None)
+
+    def _queue(self, job: Job[Item, Result]) -> None:
+        if job.n_held_tokens <= self._max_tokens_at_once:
+            if not self._little:
+                self._loop.call_soon(self._compute_little)
+            self._little.append(job)
+        else:
+            self._inbox.put(job)
 
     def _hand_over(self) -> None:
         """Leaves this turn's requests to the thread."""
@@ -471,6 +491,8 @@ class Batcher(Generic[Item, Result]):
         self._n_tokens -= job.n_held_tokens
         job.n_held_tokens = 0
         self._freed.set()
+        if self._closing and not self._open:
+            self._tell_to_stop()
 
     def _expire(self, job: Job[Item, Result]) -> None:
         self._fail(job, DeadlineError("the deadline passed before the answer"))
@@ -488,12 +510,34 @@ class Batcher(Generic[Item, Result]):
             job.results[place.index] = result
             job.n_unanswered -= 1
             if job.n_unanswered == 0:
-                job.future.set_result(job.results)  # type: ignore[arg-type]  # no None is left
+                self._finish(job)
             else:
                 # A large request makes room as it advances.
                 job.n_held_tokens -= place.length
                 self._n_tokens -= place.length
                 self._freed.set()
+
+    def _finish(self, job: Job[Item, Result]) -> None:
+        """Answers a request that has all its results, or queues those of its items to look at again."""
+        results: list[Result] = job.results  # type: ignore[assignment]  # no None is left
+        again: Mapping[int, Item] = {}
+        if self._look_again is not None and len(results) > 1 and not job.is_second_look:
+            try:
+                again = self._look_again(job.items, results)
+            except Exception as error:
+                self._fail(job, error)
+                return
+        if not again:
+            job.future.set_result(results)
+            return
+        job.is_second_look = True
+        job.items = [again.get(index, item) for index, item in enumerate(job.items)]
+        job.waiting = sorted(again, key=job.lengths.__getitem__, reverse=True)
+        job.n_unanswered, job.n_taken_tokens = len(again), 0
+        self._n_tokens -= job.n_held_tokens
+        job.n_held_tokens = sum([job.lengths[index] for index in again])
+        self._n_tokens += job.n_held_tokens
+        self._queue(job)
 
     def _stop(self) -> None:
         for job in list(self._open):  # none, unless the thread died

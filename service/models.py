@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.artefact import MANIFEST, ArtefactError
+from model.document import SURE, second_look
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
@@ -46,10 +47,31 @@ class Sentence:
 
     tokens: list[str]
     threshold: float
+    document: str | None = None  # the text that it is a part of, whose other sentences tell it of names
+    known: tuple[int, ...] | None = None  # its tokens that they told of; None until they have
 
 
 def _n_tokens(sentence: Sentence) -> int:
     return len(sentence.tokens)
+
+
+def _look_again(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> dict[int, Sentence]:
+    """Those of a document that its own names explain (model/document.py)."""
+    again: dict[int, Sentence] = {}
+    first = 0
+    while first < len(sentences):
+        document = sentences[first].document
+        last = first + 1
+        if document is not None:
+            while last < len(sentences) and sentences[last].document is document:
+                last += 1
+            of_document = sentences[first:last]
+            found = second_look(
+                [s.tokens for s in of_document], answers[first:last], of_document[0].threshold
+            )
+            again |= {first + i: replace(of_document[i], known=known) for i, known in found.items()}
+        first = last
+    return again
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -63,7 +85,13 @@ class ServedModel:
 
     def __init__(self, tagger: Tagger, settings: Settings, metrics: Metrics) -> None:
         def tag_batch(sentences: list[Sentence]) -> Sequence[Tagged]:
-            return tagger.tag([s.tokens for s in sentences], [s.threshold for s in sentences])
+            known = [s.known or () for s in sentences] if any(s.known for s in sentences) else None
+            # What a higher threshold would leave out is evidence nevertheless.
+            thresholds = [
+                min(s.threshold, SURE) if s.known is None and s.document is not None else s.threshold
+                for s in sentences
+            ]
+            return tagger.tag([s.tokens for s in sentences], thresholds, known)
 
         self.tagger = tagger
         self.name = tagger.config.name
@@ -76,6 +104,7 @@ class ServedModel:
         self.batcher: Batcher[Sentence, Tagged] = Batcher(
             tag_batch,
             length=_n_tokens,
+            look_again=_look_again,
             max_batch_tokens=settings.max_batch_tokens
             or (CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS),
             max_queue_requests=settings.max_queue_requests,

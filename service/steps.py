@@ -47,6 +47,7 @@ class Cut:
     text: str  # what the offsets count in: the sentence, or the document that it is a part of
     shown: str  # the sentence itself
     tokens: Tokens
+    is_part: bool = False  # of a document of several
 
 
 def cut_sentences(
@@ -108,7 +109,7 @@ def _parts(text: str, tokens: Tokens, ranges: Sequence[tuple[int, int]]) -> list
     cuts = []
     for first, last in ranges:
         part = tokens.slice(first, last)
-        cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part))
+        cuts.append(Cut(text, text[part.starts[0] : part.ends[-1]], part, len(ranges) > 1))
     return cuts
 
 
@@ -208,7 +209,11 @@ def items_of(cuts: Sequence[Cut], model: ServedModel, threshold: float | None) -
     """What the batcher gets of the cuts; ``threshold`` None is the model's own."""
     least = model.tagger.config.threshold if threshold is None else threshold
     # An empty sentence has its answer already, and 10,000 of them should cost nothing.
-    return [Sentence(cut.tokens.texts, least) for cut in cuts if cut.tokens.texts]
+    return [
+        Sentence(cut.tokens.texts, least, cut.text if cut.is_part else None)
+        for cut in cuts
+        if cut.tokens.texts
+    ]
 
 
 def for_each(cuts: Sequence[Cut], answers: Iterator[Tagged], model: ServedModel) -> list[Tagged]:

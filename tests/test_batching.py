@@ -404,12 +404,18 @@ STEP = st.one_of(
     budget=st.integers(1, 90),
     ends=st.sampled_from(["close", "abandon"]),
     at_once=st.sampled_from([0, 0, 15, 60]),
+    looks=st.booleans(),
 )
-async def test_every_future_resolves_and_never_with_anothers_value(steps, budget, ends, at_once):
+async def test_every_future_resolves_and_never_with_anothers_value(steps, budget, ends, at_once, looks):
     """Any interleaving of submitting, cancelling, failing, deadlines and closing."""
     turns = threading.Semaphore(0)
     now = 0.0
     open_wide = threading.Event()
+
+    def every_other(items, results):
+        assert len(items) > 1
+        assert results == [("done", key) for _, _, key in items]
+        return {i: (*item[:2], ("again", item[2])) for i, item in enumerate(items) if i % 2}
 
     def tag_batch(items):
         if not open_wide.is_set() and threading.current_thread() is not threading.main_thread():
@@ -421,6 +427,7 @@ async def test_every_future_resolves_and_never_with_anothers_value(steps, budget
     queue = Batcher(
         tag_batch, length=lambda item: item[0], max_batch_tokens=budget, max_queue_requests=6,
         max_queue_tokens=300, max_tokens_at_once=at_once, clock=lambda: now,
+        look_again=every_other if looks else None,
     )  # fmt: skip
     queue.start()
     submitted = []
@@ -456,9 +463,72 @@ async def test_every_future_resolves_and_never_with_anothers_value(steps, budget
         elif isinstance(outcome, ClosedError):
             assert ends == "abandon"
         elif not isinstance(outcome, asyncio.CancelledError | DeadlineError):
-            assert outcome == [("done", key) for _, _, key in items]
+            again = looks and len(items) > 1
+            assert outcome == [
+                ("done", ("again", key) if again and i % 2 else key) for i, (_, _, key) in enumerate(items)
+            ]
             assert all(kind == "fine" for _, kind, _ in items)
     assert (queue.n_waiting_requests, queue.n_waiting_tokens) == (0, 0)
+
+
+# What is looked at again
+
+
+def reversed_again(items, results):
+    """What begins with an "a" is asked again, the other way round."""
+    assert results == [item.upper() for item in items]
+    return {i: item[::-1] for i, item in enumerate(items) if item[0] == "a"}
+
+
+@pytest.mark.parametrize("at_once", [0, 100])
+async def test_a_request_s_items_are_looked_at_again_once_when_all_are_there(at_once):
+    worker = Worker()
+    async with batcher(worker, look_again=reversed_again, max_tokens_at_once=at_once) as queue:
+        found = queue.submit(["abc", "xyz", "ad"]), queue.submit(["uvw", "xyz"]), queue.submit(["abc"])
+        assert await asyncio.gather(*found) == [["CBA", "XYZ", "DA"], ["UVW", "XYZ"], ["ABC"]]
+        assert queue.n_waiting_tokens == 0
+    assert len(worker.batches) == 2
+    assert sorted(worker.batches[1]) == ["cba", "da"]
+
+
+async def test_a_second_look_counts_its_tokens_alone_and_can_be_withdrawn():
+    worker = Worker(held=True)
+    async with batcher(worker, look_again=reversed_again) as queue:
+        future = queue.submit(["abc", "xyzxyz"])
+        assert queue.n_waiting_tokens == 9
+        await worker.has_begun()
+        worker.pass_on.release()
+        await worker.has_begun()
+        assert queue.n_waiting_tokens == 3
+        future.cancel()
+        await asyncio.sleep(0)
+        assert (queue.n_waiting_requests, queue.n_waiting_tokens) == (0, 0)
+        worker.release()
+
+
+async def test_closing_waits_for_a_second_look():
+    worker = Worker(held=True)
+    queue = batcher(worker, look_again=reversed_again)
+    queue.start()
+    future = queue.submit(["abc", "xyz"])
+    await worker.has_begun()
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0)
+    with pytest.raises(ClosedError):
+        queue.submit(["f"])
+    worker.release()
+    await closing
+    assert await future == ["CBA", "XYZ"]
+    assert worker.batches == [["abc", "xyz"], ["cba"]]
+
+
+async def test_what_looks_again_and_fails_fails_its_request_alone():
+    def fails(items, _):
+        raise ValueError(items[0])
+
+    async with batcher(Worker(), look_again=fails) as queue:
+        found = await asyncio.gather(queue.submit(["a", "b"]), queue.submit(["c"]), return_exceptions=True)
+        assert [str(found[0]), found[1]] == ["a", ["C"]]
 
 
 # What is computed on the event loop

@@ -41,11 +41,12 @@ class Capitals:
         self.tokenise = tokeniser("treebank-1")
         self.entity_type = entity_type
 
-    def sentences(self, text, tokens):
-        return sentences_of(tokens, text)
+    def tag_texts(self, texts):
+        return [[(part, self.answer(part.texts)) for part in self.sentences(text)] for text in texts]
 
-    def tag_all(self, sentences):
-        return [self.answer(sentence) for sentence in sentences]
+    def sentences(self, text):
+        tokens = self.tokenise(text)
+        return [tokens.slice(first, last) for first, last in sentences_of(tokens, text)]
 
     def answer(self, tokens):
         edges = [i for i in range(len(tokens) + 1) if upper(tokens, i) != upper(tokens, i - 1)]

@@ -67,21 +67,15 @@ class PassRate:
 
 def persons_in(tagger: Tagger, texts: Sequence[str]) -> list[tuple[Offsets, ...]]:
     """The persons of each text, as offsets; at the tagger's own threshold."""
-    cut = [
-        (i, tokens.slice(first, last))
-        for i, text in enumerate(texts)
-        for tokens in [tagger.tokenise(text)]
-        for first, last in tagger.sentences(text, tokens)
-    ]
-    found: list[list[Offsets]] = [[] for _ in texts]
-    answers = tagger.tag_all([tokens.texts for _, tokens in cut])
-    for (i, tokens), answer in zip(cut, answers, strict=True):
-        found[i] += (
+    return [
+        tuple(
             (tokens.starts[one.span.start], tokens.ends[one.span.end - 1])
+            for tokens, answer in found
             for one in answer.spans
             if one.span.entity_type == PERSON
         )
-    return [tuple(spans) for spans in found]
+        for found in tagger.tag_texts(texts)
+    ]
 
 
 def outcomes(tagger: Tagger, cases: Sequence[Case]) -> list[Outcome]:

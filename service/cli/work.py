@@ -5,14 +5,11 @@ records → tokens, sentences (model) → labels, persons (model) → lines (ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from model.artefact import ArtefactError
-from model.head import Tagged
 from model.tagger import Tagger
-from model.tokeniser import Tokens
 from service.cli.errors import CliError, InputError
 from service.cli.formats import FORMATS, redacted_lines
 from service.cli.records import Chunk, Done, Options, Record, Sentence
@@ -78,15 +75,4 @@ def _redact(worker: Worker, chunk: Chunk, records: list[Record]) -> tuple[bytes,
 
 def sentences_of(texts: Sequence[str], tagger: Tagger, threshold: float | None) -> list[list[Sentence]]:
     """The sentences found in each text, tagged."""
-    cut: list[list[Tokens]] = []
-    for text in texts:
-        tokens = tagger.tokenise(text)
-        cut.append([tokens.slice(first, last) for first, last in tagger.sentences(text, tokens)])
-    answers: Iterator[Tagged] = iter(tagger.tag_all([s.texts for parts in cut for s in parts], threshold))
-    return [
-        [
-            Sentence(tokens, tagged)
-            for tokens, tagged in zip(parts, islice(answers, len(parts)), strict=True)
-        ]
-        for parts in cut
-    ]
+    return [[Sentence(*each) for each in found] for found in tagger.tag_texts(texts, threshold)]

@@ -45,20 +45,18 @@ class LocalTagger:
         """The token ranges of a document's sentences."""
         return self._tagger.sentences(text, tokens)
 
-    def tag(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
-        """One answer for each sentence, in order."""
+    def tag(self, documents: Sequence[Sequence[Sequence[str]]]) -> list[list[Tagged]]:
+        """One answer for each sentence of each document, in order."""
         with self._lock:
-            return self._tagger.tag_all(sentences, self.threshold)
+            return self._tagger.tag_documents(documents, self.threshold)
 
     def persons(self, text: str) -> list[Found]:
         """The persons of a document, in order."""
-        tokens = self._tagger.tokenise(text)
-        ranges = self.sentences(text, tokens)
+        with self._lock:
+            (found,) = self._tagger.tag_texts([text], self.threshold)
         return [
-            Found(tokens.starts[first + s.span.start], tokens.ends[first + s.span.end - 1], s.score)
-            for (first, _), tagged in zip(
-                ranges, self.tag([tokens.texts[a:b] for a, b in ranges]), strict=True
-            )
+            Found(tokens.starts[s.span.start], tokens.ends[s.span.end - 1], s.score)
+            for tokens, tagged in found
             for s in tagged.spans
             if s.span.entity_type == PERSON
         ]

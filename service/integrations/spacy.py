@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from spacy.language import Language
@@ -63,9 +64,10 @@ class NametagComponent:
             yield from docs
 
     def _annotate(self, docs: list[Doc]) -> None:
-        parts = [part for number, doc in enumerate(docs) for part in self._parts(number, doc)]
+        of_docs = [list(self._parts(number, doc)) for number, doc in enumerate(docs)]
+        answers = self._tagger.tag([[part.words for part in parts] for parts in of_docs])
         found: list[list[Span]] = [[] for _ in docs]
-        for part, tagged in zip(parts, self._tagger.tag([part.words for part in parts]), strict=True):
+        for part, tagged in zip(chain.from_iterable(of_docs), chain.from_iterable(answers), strict=True):
             for scored in tagged.spans:
                 if scored.span.entity_type == PERSON:
                     first, last = part.places[scored.span.start], part.places[scored.span.end - 1]
