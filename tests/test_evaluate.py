@@ -28,6 +28,10 @@ class Answering:
         self.config = TaggerConfig("told", entity_types=self.entity_types, threshold=0.0)
         self.backend = SimpleNamespace(name="none", device="cpu")
 
+    def tag_documents(self, documents, threshold):
+        self.n_sentences = [len(each) for each in documents]
+        return [self.tag_all(each, threshold) for each in documents]
+
     def tag_all(self, sentences, threshold):
         answers = []
         for tokens in sentences:
@@ -112,6 +116,16 @@ def test_a_name_is_hidden_where_every_token_of_it_is_in_a_person_that_was_found(
     ]  # fmt: skip
     assert found.precision_at_hidden is None
     assert "P at hidden≥98" in table(evaluate(tagger, {"a": sentences}))
+
+
+def test_sentences_are_tagged_by_themselves_or_as_their_documents_are():
+    sentences = [replace(sentence("Ada left"), document=number) for number in (0, 0, 1)]
+    tagger = told(sentences, [], [], [])
+    for documents, groups in ((False, [1, 1, 1]), (True, [2, 1])):
+        evaluate(tagger, {"a": sentences}, documents=documents)
+        assert tagger.n_sentences == groups
+    evaluate(tagger, {"a": sentences[:2]}, documents=True)  # no documents are marked there
+    assert tagger.n_sentences == [1, 1]
 
 
 def test_sets_are_scored_apart_and_as_one():

@@ -151,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--train-files", nargs="+", type=Path, default=[], metavar="FILE",
                           help="to score seen and unseen names apart")  # fmt: skip
+    evaluate.add_argument("--documents", action="store_true",
+                          help="sentences tell the others of their document of names")  # fmt: skip
     evaluate.add_argument("--json", type=Path, help="write all figures here")
     evaluate.add_argument("--report", type=Path, help="write a self-contained HTML report here")
     evaluate.add_argument("--scheme", choices=("auto", "iob1", "iob2", "bioes", "bilou"), default="auto")
@@ -468,6 +470,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         json_path=a.json,
         report_path=a.report,
         scheme=a.scheme,
+        documents=a.documents,
         device=a.device,
         threads=a.threads,
     )

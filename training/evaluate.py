@@ -28,6 +28,7 @@ def run(
     json_path: Path | None = None,
     report_path: Path | None = None,
     scheme: str = "auto",
+    documents: bool = False,
     device: str = "auto",
     threads: int = 1,
 ) -> Evaluation:
@@ -53,7 +54,9 @@ def run(
     train_names = None
     if train_files:
         train_names = names_of((s.tokens, s.labels) for path in train_files for s in read(path))
-    evaluation = evaluate(tagger, corpora, threshold=threshold, train_names=train_names)
+    evaluation = evaluate(
+        tagger, corpora, threshold=threshold, train_names=train_names, documents=documents
+    )
     if json_path:
         _write(json_path, json.dumps(evaluation.as_json(), ensure_ascii=False, indent=1) + "\n")
     if report_path:

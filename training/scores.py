@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, groupby
 from typing import Any
 
 from model.head import Tagged
@@ -176,10 +177,13 @@ def evaluate(
     *,
     threshold: float | None = None,
     train_names: frozenset[Name] | None = None,
+    documents: bool = False,
 ) -> Evaluation:
     """Scores the tagger on labelled sets. Raises ValueError for a label that it does not know.
 
     ``threshold``: None is the model's own. ``train_names``: without, no slices by familiarity.
+    ``documents``: a set's sentences tell each other of names as those of a ``text`` do, where it has
+    several documents; else each is tagged by itself.
     """
     if threshold is None:
         threshold = tagger.config.threshold
@@ -190,12 +194,15 @@ def evaluate(
     scored = []
     seconds = 0.0
     for name, sentences in corpora.items():
-        tokens = [sentence.tokens for sentence in sentences]
+        groups = [[sentence.tokens] for sentence in sentences]
+        if documents and sentences and sentences[-1].document > 0:
+            of_each = groupby(sentences, key=lambda sentence: sentence.document)
+            groups = [[sentence.tokens for sentence in each] for _, each in of_each]
         began = time.perf_counter()
-        answers = tagger.tag_all(tokens, threshold)
+        answers = _tagged(tagger, groups, threshold)
         seconds += time.perf_counter() - began
-        best = tagger.tag_all(tokens, 0.0) if threshold else answers
-        scored.append(_Scored(name, sentences, answers, best, tagger.tag_all(tokens, CURVE_FROM)))
+        best = _tagged(tagger, groups, 0.0) if threshold else answers
+        scored.append(_Scored(name, sentences, answers, best, _tagged(tagger, groups, CURVE_FROM)))
     labels = tagger.config.scheme.labels
     sets = tuple(_corpus_scores(one, labels, train_names) for one in scored)
     pooled = sets[0] if len(sets) == 1 else _corpus_scores(_pooled(scored), labels, train_names)
@@ -213,6 +220,10 @@ def evaluate(
         tokens_per_s=sum(one.n_tokens for one in sets) / seconds if seconds else 0.0,
         n_train_names=None if train_names is None else len(train_names),
     )
+
+
+def _tagged(tagger: Tagger, documents: list[list[tuple[str, ...]]], threshold: float) -> list[Tagged]:
+    return list(chain.from_iterable(tagger.tag_documents(documents, threshold)))
 
 
 @dataclass(frozen=True)
