@@ -2,6 +2,8 @@
 
     tokenise → encode (once per word type) → backend → head.decode
 
+A document's sentences go it a second time where others of them name somebody (model/document.py).
+
 ``tag`` may be called by several threads at once if the backend may be, as the CPU's may. ``tokenise``
 and ``sentences`` are pure, and may be called from any thread.
 """
