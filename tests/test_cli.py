@@ -97,16 +97,17 @@ def test_offsets_of_a_text_count_from_the_start_of_its_file(tag, tmp_path, unit)
     assert "".join(t["text"] for t in tokens) == "".join(text.split())
 
 
-def test_a_text_in_paragraphs_has_the_answers_of_the_model_for_the_whole(tag, tiny_artefact, large):
-    """Against the model itself, asked for the whole file at once."""
-    text = large.read_text("utf-8")
-    tagger = Tagger.load(tiny_artefact, device="cpu")
-    tokens = tagger.tokenise(text)
+def test_a_text_in_paragraphs_has_the_answers_of_the_model_for_each(tag, tiny_artefact, large):
+    """Against the model itself, asked for all paragraphs at once."""
+    paragraphs = large.read_text("utf-8").split("\n\n")
     expected = []
-    cuts = [tokens.slice(*r) for r in tagger.sentences(text, tokens)]
-    for cut, tagged in zip(cuts, tagger.tag_all([c.texts for c in cuts], 0.1), strict=True):
-        for scored in tagged.spans:
-            expected.append((cut.starts[scored.span.start], cut.ends[scored.span.end - 1]))
+    at = 0
+    answers = Tagger.load(tiny_artefact, device="cpu").tag_texts(paragraphs, 0.1)
+    for paragraph, found in zip(paragraphs, answers, strict=True):
+        for cut, tagged in found:
+            for scored in tagged.spans:
+                expected.append((at + cut.starts[scored.span.start], at + cut.ends[scored.span.end - 1]))
+        at += len(paragraph) + 2
     output, errors = tag(large, "--workers", 2)
     assert [(p["start"], p["end"]) for each in lines(output) for p in each["persons"]] == expected
     assert not errors
