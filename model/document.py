@@ -27,12 +27,17 @@ _COMMON = frozenset(
 )
 
 
+def first_threshold(threshold: float) -> float:
+    """Of a document's first look: what a higher one would leave out is evidence nevertheless."""
+    return min(threshold, SURE)
+
+
 def second_look(
     sentences: Sequence[Sequence[str]], answers: Sequence[Tagged], threshold: float
 ) -> dict[int, tuple[int, ...]]:
     """Sentence → its known tokens, of those that are to be tagged again, with ``threshold``.
 
-    ``answers`` are those at ``min(threshold, SURE)``; above SURE they hold spans that are to go.
+    ``answers`` are those at ``first_threshold(threshold)``; above SURE they hold spans that are to go.
     """
     found = known_words(sentences, answers)
     if threshold > SURE:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact, load
 from model.backend import Backend, choose_backend
-from model.document import SURE, WEIGHT, second_look
+from model.document import WEIGHT, first_threshold, second_look
 from model.head import Tagged, decode
 from model.labels import PERSON
 from model.sentences import sentences_of
@@ -142,18 +142,19 @@ class Tagger:
         """Tags the sentences of each document, which tell each other of names, as those of a request's
         ``text`` do. ``threshold`` is as in ``tag``."""
         least = self.config.threshold if threshold is None else threshold
-        # What a higher threshold would leave out is evidence nevertheless.
-        first = min(least, SURE)
-        answers = iter(self.tag_all([sentence for each in documents for sentence in each], first))
-        found = [list(islice(answers, len(each))) for each in documents]
-        again: list[tuple[list[Tagged], int, Sequence[str], tuple[int, ...]]] = []
-        for sentences, tagged in zip(documents, found, strict=True):
-            known = second_look(sentences, tagged, least)
-            again += ((tagged, number, sentences[number], words) for number, words in known.items())
-        answers = iter(self.tag_all([each[2] for each in again], least, [each[3] for each in again]))
-        for (tagged, number, _, _), answer in zip(again, answers, strict=True):
-            tagged[number] = answer
-        return found
+        sentences = list(chain.from_iterable(documents))
+        answers = self.tag_all(sentences, first_threshold(least))
+        again: dict[int, tuple[int, ...]] = {}  # sentence → its known tokens
+        first = 0
+        for document in documents:
+            found = second_look(document, answers[first : first + len(document)], least)
+            again |= {first + i: known for i, known in found.items()}
+            first += len(document)
+        tagged = self.tag_all([sentences[i] for i in again], least, list(again.values()))
+        for i, answer in zip(again, tagged, strict=True):
+            answers[i] = answer
+        left = iter(answers)
+        return [list(islice(left, len(document))) for document in documents]
 
     def tag_texts(
         self, texts: Sequence[str], threshold: float | None = None

@@ -8,11 +8,13 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from model.artefact import MANIFEST, ArtefactError
-from model.document import SURE, second_look
+from model.document import first_threshold, second_look
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
 from service.batching import Batcher
@@ -51,6 +53,9 @@ class Sentence:
     known: tuple[int, ...] | None = None  # its tokens that they told of; None until they have
 
 
+_DOCUMENT = attrgetter("document")
+
+
 def _n_tokens(sentence: Sentence) -> int:
     return len(sentence.tokens)
 
@@ -59,12 +64,10 @@ def _look_again(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> dic
     """Those of a document that its own names explain (model/document.py)."""
     again: dict[int, Sentence] = {}
     first = 0
-    while first < len(sentences):
-        document = sentences[first].document
-        last = first + 1
-        if document is not None:
-            while last < len(sentences) and sentences[last].document is document:
-                last += 1
+    # By identity: equal texts of one request are documents of their own.
+    for _, run in groupby(map(id, map(_DOCUMENT, sentences))):
+        last = first + len(list(run))
+        if sentences[first].document is not None:
             of_document = sentences[first:last]
             found = second_look(
                 [s.tokens for s in of_document], answers[first:last], of_document[0].threshold
@@ -86,9 +89,8 @@ class ServedModel:
     def __init__(self, tagger: Tagger, settings: Settings, metrics: Metrics) -> None:
         def tag_batch(sentences: list[Sentence]) -> Sequence[Tagged]:
             known = [s.known or () for s in sentences] if any(s.known for s in sentences) else None
-            # What a higher threshold would leave out is evidence nevertheless.
             thresholds = [
-                min(s.threshold, SURE) if s.known is None and s.document is not None else s.threshold
+                first_threshold(s.threshold) if s.known is None and s.document is not None else s.threshold
                 for s in sentences
             ]
             return tagger.tag([s.tokens for s in sentences], thresholds, known)
