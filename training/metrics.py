@@ -8,9 +8,10 @@ As there, a share of nothing is 0.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from model.labels import Span, spans_of
@@ -254,14 +255,11 @@ def hiding_curve(touching: Sequence[Judged], hidden: Sequence[float]) -> tuple[C
     ``touching``: whether each span does. ``hidden``: of each gold name the highest threshold at which
     every token of it is in a span, 0 where there is none.
     """
-    thresholds = sorted(hidden, reverse=True)
-    points: list[CurvePoint] = []
-    n_hidden = 0
+    ascending = sorted(hidden)
+    points = []
     for point in precision_recall_curve(touching, len(hidden)):
-        while n_hidden < len(thresholds) and thresholds[n_hidden] >= point.threshold:
-            n_hidden += 1
-        share = n_hidden / len(hidden) if hidden else 0.0
-        points.append(CurvePoint(point.threshold, point.precision, share))
+        n_hidden = len(ascending) - bisect_left(ascending, point.threshold)
+        points.append(replace(point, recall=n_hidden / len(hidden) if hidden else 0.0))
     return tuple(points)
 
 
