@@ -388,7 +388,7 @@ def checked(
         factor = math.sqrt(before.factor * after.factor)
         documents = [each.document for each in asked]
         run = simulate(documents, due_s, costs.times(factor), place.design)
-        own_factor, own = as_busy(documents, due_s, costs.times(factor), place.design, busy_s)
+        own_factor, own = as_busy(run, documents, due_s, costs.times(factor), place.design, busy_s)
         first = sum(due < _SETTLED * seconds for due in due_s)
         measured, repeated = (
             [s.latency_s for s in each.samples[first:] if s.status == 200] for each in (outcome, again)
@@ -411,11 +411,12 @@ def checked(
 
 
 def as_busy(
-    documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, busy_s: float
-) -> tuple[float, Run]:
-    """How many times the costs make the CPUs that busy, and the run. In steps: waiting makes batches."""
+    run: Run, documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design,
+    busy_s: float,
+) -> tuple[float, Run]:  # fmt: skip
+    """How many times the costs make the CPUs that busy, and the run, from that with the costs as they are.
+    In steps: waiting makes batches."""
     factor = 1.0
-    run = simulate(documents, due_s, costs, design)
     for _ in range(4):
         factor *= busy_s / run.busy_s
         run = simulate(documents, due_s, costs.times(factor), design)

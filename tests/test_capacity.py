@@ -327,7 +327,8 @@ def test_costs_are_found_again_by_how_busy_they_make_a_cpu():
     due_s = arrivals(300, 2.0, STEADY, seed=1)[:600]
     drawn = drawn[: len(due_s)]
     slow = simulate(drawn, due_s, REAL.times(1.3), Design())
-    factor, run = as_busy(drawn, due_s, REAL, Design(), slow.busy_s)
+    usual = simulate(drawn, due_s, REAL, Design())
+    factor, run = as_busy(usual, drawn, due_s, REAL, Design(), slow.busy_s)
     assert factor == pytest.approx(1.3, rel=0.01)
     assert run.busy_s == pytest.approx(slow.busy_s, rel=0.01)
 
