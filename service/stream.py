@@ -231,10 +231,7 @@ class Stream:
         answer: Queued | Problem
         try:
             if line.content is None:
-                limit = self._service.settings.max_body_bytes
-                raise trouble or too_large(
-                    "max_body_bytes", limit, line.n_bytes, "bytes of the line, or more"
-                )
+                raise trouble or self._too_long(line)
             value = parsed(line.content, first_line=line.number)
             id_ = _id_of(value)
             answer = await self._queued(value, is_small=n_bytes <= INLINE_CHARS)
