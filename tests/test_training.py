@@ -208,6 +208,30 @@ def test_other_entity_types_are_learnt_as_the_data_has_them(tmp_path: Path) -> N
     assert tagger.tag([["Ada", "joined", "Acme", "."]])[0].labels == ["B-PER", "O", "B-ORG", "O"]
 
 
+def test_a_type_that_a_model_does_not_know_is_learnt_beside_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(name: str, *labels: tuple[int, int, str]) -> Path:
+        spans = [{"start": start, "end": end, "label": label} for start, end, label in labels]
+        entry = json.dumps({"text": "Ada joined Acme.", "spans": spans}) + "\n"
+        (tmp_path / name).write_text(entry * 20)
+        return tmp_path / name
+
+    def labels_by(model: str) -> list[str]:
+        return Tagger.load(tmp_path / model, device="cpu").tag([["Ada", "joined", "Acme", "."]])[0].labels
+
+    persons = written("persons.jsonl", (0, 3, "PERSON"))
+    both = written("both.jsonl", (0, 3, "PERSON"), (11, 15, "ORG"))
+    assert train(persons, tmp_path / "first", "--hidden", "16", "--epochs", "60", *EAGER) == 0
+    init = ("--init", str(tmp_path / "first"))
+    assert train(both, tmp_path / "untaught", *init, "--epochs", "1", "--learning-rate", "1e-7") == 0
+    assert "knows PER; ORG begins anew" in capsys.readouterr().err
+    assert labels_by("untaught")[0] == "B-PER"
+    assert train(both, tmp_path / "second", *init, "--epochs", "60", *EAGER) == 0
+    assert load(tmp_path / "second").config.entity_types == ("PER", "ORG")
+    assert labels_by("second") == ["B-PER", "O", "B-ORG", "O"]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

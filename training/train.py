@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.artefact import ArtefactError, save
 from model.artefact import load as load_artefact
+from model.artefact import save
 from model.backend import network_of
 from model.config import TaggerConfig
 from model.features import Vocabulary
 from model.labels import spans_of
-from model.network import BiRnnTagger
+from model.network import BiRnnTagger, network_for
 from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from training.batches import LabelledSet, TypeStore
@@ -142,26 +142,39 @@ def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, 
 
 
 def _from_artefact(
-    recipe: Recipe, folder: Path, train: Sequence[LabelledSet]
+    recipe: Recipe, folder: Path, train: Sequence[LabelledSet], ranks: Ranks
 ) -> tuple[TaggerConfig, Vocabulary, BiRnnTagger]:
-    """Goes on from an existing model: its words, its shape and its weights."""
+    """Goes on from an existing model: its words, its shape and its weights. Types that it does not know
+    come after its own; what their labels are read by begins anew."""
     artefact = load_artefact(folder)
-    wanted = _entity_types(recipe, train)
-    if unknown := sorted(set(wanted) - set(artefact.config.entity_types)):
-        raise ArtefactError(
-            f"{folder}: knows the types {artefact.config.entity_types}, the data has {unknown[0]!r} too; "
-            "train without --init, or choose the types"
-        )
     # Trained without the roundings that served weights have.
     shape = replace(artefact.config.network, int8_recurrence=False)
     config = replace(
         artefact.config, name=recipe.name, version=recipe.version, network=shape, temperature=1.0
     )
     network: BiRnnTagger = network_of(replace(artefact, config=config))
+    known = config.entity_types
+    if unknown := tuple(t for t in _entity_types(recipe, train) if t not in known):
+        ranks.say(f"{folder}: knows {', '.join(known)}; {', '.join(unknown)} begins anew")
+        config = replace(config, entity_types=known + unknown)
+        torch.manual_seed(recipe.seed)
+        network = _with_labels(network, config, artefact.vocabulary)
     for table in (network.words.cased, network.words.lower):
         if table is not None:
             table.weight.requires_grad_(recipe.vectors.tune)
     return config, artefact.vocabulary, network
+
+
+def _with_labels(network: BiRnnTagger, config: TaggerConfig, vocabulary: Vocabulary) -> BiRnnTagger:
+    """The network with more labels, those that it has first: the same emissions and chain for these."""
+    wider = network_for(config, vocabulary)
+    had = network.state_dict()
+    weights = wider.state_dict()
+    for name, weight in weights.items():
+        # The others differ in no size but that of the labels.
+        weight[tuple(slice(size) for size in had[name].shape)] = had[name]
+    wider.load_state_dict(weights)
+    return wider
 
 
 def _fit_temperature(fit: Fit, store: TypeStore) -> float:
@@ -214,7 +227,7 @@ def train(
         run_folder.mkdir(parents=True, exist_ok=True)
     train_sets, dev, hashes = _read(recipe, ranks, run_folder)
     if init:
-        config, vocabulary, network = _from_artefact(recipe, init, train_sets)
+        config, vocabulary, network = _from_artefact(recipe, init, train_sets, ranks)
     else:
         config, lexicon, network = _fresh(recipe, train_sets)
         vocabulary = lexicon.vocabulary
