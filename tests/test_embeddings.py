@@ -11,7 +11,8 @@ import pytest
 
 from model.features import PAD, UNK
 from training.__main__ import main
-from training.embeddings import Vectors, read_vectors, text_files, write_vectors
+from training.embeddings import Vectors, read_vectors, write_vectors
+from training.raw_text import text_files
 from training.vocabulary import build_lexicon
 
 VECTORS = Vectors(["Ada", "met", "Zoë"], np.array([[1, 2], [3, 4], [5, 6.5]], dtype=np.float32))

@@ -1,6 +1,7 @@
 """Sentences written from templates: their spans are the persons, and training can read them."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -9,7 +10,8 @@ import pytest
 
 from model.tokeniser import tokeniser
 from training.corpus import read_corpus
-from training.names import Names
+from training.names import Names, is_family_first, read_names
+from training.pronouns import frame
 from training.synthesis import _LISTS, _SLOT, TEMPLATES, _Writer, templates, write_corpus, written
 
 NAMES = Names(
@@ -77,3 +79,57 @@ def test_the_same_seed_writes_the_same_corpus_which_training_reads(tmp_path: Pat
     sentences = read_corpus(a, tokenise=tokeniser("treebank-1"))
     n_spans = sum(len(json.loads(line)["spans"]) for line in a.read_text().splitlines())
     assert sum(label.startswith("B-") for s in sentences for label in s.labels) == n_spans
+
+
+def framed(sentence: str) -> set[str]:
+    """All templates that chance makes of it, most of a person's slots as "NAME"."""
+    rng = Random(1)
+    found = {frame(sentence, rng) or "" for _ in range(400)}
+    return {re.sub(r"\{1\.[a-z]+\}", "NAME", template) for template in found}
+
+
+def test_pronouns_become_slots_and_nothing_else_changes() -> None:
+    assert framed("She runs a bakery.") == {"NAME runs a bakery.", "{title} NAME runs a bakery."}
+    assert framed("I asked him for the key.") == {"I asked NAME for the key.", ""}
+    assert framed("The dog ate his shoe.") == {"The dog ate NAME's shoe.", ""}
+    assert "{full} and {full} left." in framed("They left.")
+    assert framed("It was built in 1850.") >= {"", "{-namedtown} was built in 1850."}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "She met Ada.",  # a name that would have no label
+        "Ada said that he ran.",
+        "It is said that all is well.",
+        "They are sold by the pound.",
+        "She wrote {x}.",
+        "Nothing happened.",
+        "",
+    ],
+)
+def test_a_sentence_that_may_name_somebody_or_has_no_pronoun_is_left_out(sentence: str) -> None:
+    assert framed(sentence) == {""}
+
+
+def test_raw_text_is_written_with_names_in_place_of_pronouns(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.txt"
+    raw.write_text("\n\n".join(f"She sold {n} apples. Ada met him." for n in range(200)), "utf-8")
+    out = tmp_path / "out.jsonl"
+    n = write_corpus(NAMES, out, 50, 3, [raw])
+    assert n == 50
+    entries = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert all(entry["text"].endswith("apples.") and len(entry["spans"]) == 1 for entry in entries)
+    assert len({entry["text"] for entry in entries}) == 50
+
+
+def test_names_that_the_lists_lack_are_there_and_some_begin_with_the_family(tmp_path: Path) -> None:
+    for kind in ("forenames", "surnames"):
+        table = "Country,Localized Name,Romanized Name\n" + "".join(f"GB,A{c},\n" for c in "abcdef")
+        (tmp_path / f"{kind}.csv").write_text(table)
+    names = read_names(tmp_path, with_faker=False)
+    assert {"GB", "Korean", "Burmese"} <= names.given.keys() & names.family.keys()
+    assert "Aung Kyaw" in names.given["Burmese"]
+    rng = Random(1)
+    assert not any(is_family_first("GB", rng) for _ in range(50))
+    assert {is_family_first("Korean", rng) for _ in range(50)} == {True, False}

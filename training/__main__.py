@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--names", type=Path, required=True, help="folder of name lists (training/names.py)")
     write.add_argument("--out", type=Path, required=True, help="a .jsonl file, for a recipe's [[data]]")
     write.add_argument("--sentences", type=_positive, default=20_000)
+    write.add_argument("--raw", nargs="+", type=Path, default=[], metavar="TEXT",
+                       help="not from templates: from these texts, names for pronouns")  # fmt: skip
     _common(write)
 
     origins = command(
@@ -346,7 +348,8 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _embeddings(arguments: argparse.Namespace) -> int:
-    from training.embeddings import text_files, train_vectors, write_vectors
+    from training.embeddings import train_vectors, write_vectors
+    from training.raw_text import text_files
 
     a = arguments
     began = time.monotonic()
@@ -371,8 +374,8 @@ def _language_model(arguments: argparse.Namespace) -> int:
 
     from training import language_model as lm
     from training import language_model_fit as lm_fit
-    from training.embeddings import text_files
     from training.fit import NonFiniteLossError
+    from training.raw_text import text_files
     from training.recipe import with_values
 
     a = arguments
@@ -417,7 +420,7 @@ def _synthesise(arguments: argparse.Namespace) -> int:
     from training.synthesis import write_corpus
 
     a = arguments
-    print(f"{a.out}: {write_corpus(read_names(a.names), a.out, a.sentences, a.seed):,} sentences")
+    print(f"{a.out}: {write_corpus(read_names(a.names), a.out, a.sentences, a.seed, a.raw):,} sentences")
     return 0
 
 
@@ -438,7 +441,7 @@ def _label(arguments: argparse.Namespace) -> int:
 
     from model.tagger import Tagger
     from training.distil import SUFFIX, Chosen, Teacher, Teachers, label_files, write_soft
-    from training.embeddings import text_files
+    from training.raw_text import text_files
 
     a = arguments
     if a.out.suffix != SUFFIX:

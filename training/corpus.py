@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from model.labels import OUTSIDE, PERSON
 from model.sentences import sentences_of
 from model.tokeniser import Tokens
-from training.embeddings import open_bytes
+from training.raw_text import open_bytes
 
 # Which prefixes each scheme has; E and L are one thing by two names, and so are S and U.
 SCHEMES = {"iob1": "BI", "iob2": "BI", "bioes": "BIES", "bilou": "BILU"}

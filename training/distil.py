@@ -34,8 +34,8 @@ from model.tagger import Tagger
 from model.tokeniser import tokeniser
 from training.batches import TypeStore
 from training.corpus import Sentence
-from training.embeddings import open_text
 from training.fit import emit
+from training.raw_text import documents
 
 SUFFIX = ".safetensors"
 _MIN_TOKENS, _MAX_TOKENS = 4, 120  # headings and run-on lists teach little
@@ -52,20 +52,6 @@ class Chosen:
     without_names: float = 0.3  # share kept of the sentences in which the teacher finds nobody
     seed: int = 1
     sure: float = 0.1  # share labelled of the sentences that a scout is sure of
-
-
-def documents(path: Path) -> Iterator[str]:
-    """The documents of a raw text file, which blank lines separate."""
-    lines: list[str] = []
-    with open_text(path) as opened:
-        for line in opened:
-            if line.strip():
-                lines.append(line)
-            elif lines:
-                yield "".join(lines)
-                lines = []
-    if lines:
-        yield "".join(lines)
 
 
 def raw_sentences(path: Path, tokeniser_name: str, chosen: Chosen) -> Iterator[tuple[str, ...]]:

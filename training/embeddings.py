@@ -7,16 +7,13 @@ only one line is in memory at a time, and gensim reads the token file, not a lis
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from io import TextIOWrapper
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +21,7 @@ from tqdm import tqdm
 
 from model.normalisation import normalisation
 from model.tokeniser import tokeniser
+from training.raw_text import open_text
 
 TOKENISER, NORMALISATION = "treebank-1", "cased-1"
 _FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")  # of fastText's binary models
@@ -35,36 +33,6 @@ class Vectors:
 
     words: list[str]
     rows: NDArray[np.float32]  # (V, D)
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """A file's content, whether plain, ``.gz`` or ``.xz``."""
-    if path.suffix == ".xz":
-        return lzma.open(path)
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path))
-    return path.open("rb")
-
-
-def open_text(path: Path) -> IO[str]:
-    """A text file as UTF-8, whether plain, ``.gz`` or ``.xz``."""
-    return TextIOWrapper(open_bytes(path), encoding="utf-8")
-
-
-def text_files(paths: list[Path]) -> list[Path]:
-    """The text files among ``paths``, folders searched. Raises ValueError where there are none."""
-    found = [
-        file
-        for path in paths
-        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if file.name.endswith((".txt", ".txt.xz", ".txt.gz")) or file == path
-    ]
-    files = [f for f in found if f.is_file()]
-    if missing := [str(p) for p in paths if not p.exists()]:
-        raise ValueError(f"{missing[0]}: no such file or folder")
-    if not files:
-        raise ValueError(f"{paths[0]}: holds no .txt, .txt.gz or .txt.xz file")
-    return files
 
 
 def read_vectors(path: Path, most: int | None = None) -> Vectors:

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from model.sentences import sentences_of
 from model.tokeniser import tokeniser
 from training.batches import buckets
-from training.distil import documents
 from training.embeddings import TOKENISER
 from training.fit import NonFiniteLossError
 from training.language_model import (
@@ -35,6 +34,7 @@ from training.language_model import (
     LanguageModelConfig,
     make_batch,
 )
+from training.raw_text import documents
 
 _LONGEST = {"word": 120, "char": 600}  # units of a sentence that is trained on; longer ones are left out
 _MAX_SENTENCES = 512  # in a batch

@@ -2,13 +2,14 @@
 
 Reads the folder of ``common-{forenames,surnames}-by-country.csv`` and plain lists
 (``*first_names*.txt``, ``*surnames*.txt``: one origin each), and, where it is installed, the
-person providers of the package faker.
+person providers of the package faker; and names.toml, written for this project.
 """
 
 from __future__ import annotations
 
 import csv
 import pkgutil
+import tomllib
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,6 +17,16 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
+
+OWN = Path(__file__).with_name("names.toml")
+
+# Where the family name comes first at home, and in English text as often as not.
+_FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja", "faker-vi", "faker-zh")
+
+
+def is_family_first(origin: str, rng: Random) -> bool:
+    """Whether a name of this origin is to be written family name first, this time."""
+    return origin.startswith(_FAMILY_FIRST) and rng.random() < 0.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Names:
         origins = sorted(self.given.keys() & self.family.keys())
         origin = rng.choice(origins)
         given, family = rng.choice(self.given[origin]), rng.choice(self.family[origin])
+        if n_tokens == 2 and is_family_first(origin, rng):
+            return f"{family} {given}".split()
         middle: list[str] = []
         for _ in range(n_tokens - 2):
             initial = rng.choice("ABCDEFGHJKLMNPRSTVW") + "."
@@ -66,6 +79,9 @@ def read_names(folder: Path, *, with_faker: bool = True) -> Names:
         table["list-US"].update(path.read_text(encoding="utf-8").split("\n"))
     if not given or not family:
         raise ValueError(f"{folder}: holds no lists of given names and family names")
+    for origin, lists in tomllib.loads(OWN.read_text(encoding="utf-8")).items():
+        for table, listed in ((given, lists["given"]), (family, lists["family"])):
+            table[origin].update(" ".join(name.split()) for name in listed.split(","))
     if with_faker:
         _add_faker(given, family)
     return Names(_cleaned(given), _cleaned(family))

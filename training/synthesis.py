@@ -21,12 +21,13 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from training.names import Names
+from training.names import Names, is_family_first
+from training.pronouns import frames
 
 TEMPLATES = Path(__file__).with_name("templates.txt")
 
@@ -45,6 +46,7 @@ class _Person:
     given: str
     family: str
     more: tuple[str, str]  # a second given name and a second family name, of the same origin
+    is_family_first: bool
 
 
 class _Writer:
@@ -58,7 +60,8 @@ class _Writer:
         origin = self._rng.choice(self._origins)
         given, family = self._names.given[origin], self._names.family[origin]
         choose = self._rng.choice
-        return _Person(choose(given), choose(family), (choose(given), choose(family)))
+        more = choose(given), choose(family)
+        return _Person(choose(given), choose(family), more, is_family_first(origin, self._rng))
 
     def _of(self, name: str) -> str:
         return self._rng.choice(_LISTS[name])
@@ -76,6 +79,8 @@ class _Writer:
         """The slot's text where the slot is a person's name."""
         rng = self._rng
         first = p.given[0]
+        if slot == "full" and p.is_family_first:
+            return f"{p.family} {p.given}"
         if slot == "full":
             form = rng.random()
             if form < 0.06:
@@ -199,12 +204,24 @@ def written(
         yield writer.write(known[i % len(known)])
 
 
-def write_corpus(names: Names, out: Path, n: int, seed: int) -> int:
-    """Writes ``n`` sentences as JSON lines that training reads; how many there were."""
+def from_raw(
+    names: Names, n: int, seed: int, paths: Sequence[Path]
+) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """About ``n`` sentences of raw text, in equal parts, with names in the place of pronouns."""
+    writer = _Writer(names, Random(seed))
+    for path in paths:
+        for template in frames(path, n // len(paths), seed):
+            yield writer.write(template)
+
+
+def write_corpus(names: Names, out: Path, n: int, seed: int, raw: Sequence[Path] = ()) -> int:
+    """Writes ``n`` sentences as JSON lines that training reads; how many there were. ``raw``: texts whose
+    pronouns become names, in the place of templates; where they have few, fewer are written."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = (
-        {"text": text, "spans": [{"start": s, "end": e, "label": "PER"} for s, e in spans]}
-        for text, spans in written(names, n, seed)
-    )
-    out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    return n
+    n_written = 0
+    with out.open("w", encoding="utf-8") as opened:
+        for text, spans in from_raw(names, n, seed, raw) if raw else written(names, n, seed):
+            line = {"text": text, "spans": [{"start": s, "end": e, "label": "PER"} for s, e in spans]}
+            opened.write(json.dumps(line, ensure_ascii=False) + "\n")
+            n_written += 1
+    return n_written
