@@ -175,6 +175,18 @@ def _parser() -> argparse.ArgumentParser:
     behaviour.add_argument("--failures", action="store_true", help="list the cases that failed")
     _common(behaviour)
 
+    probe = command(
+        "probe", _probe, "Put hundreds of names into sentences: the frames and origins that are missed."
+    )
+    probe.add_argument("model", type=Path, metavar="MODEL")
+    probe.add_argument("--names", type=Path, required=True, help="folder of name lists (training/names.py)")
+    probe.add_argument("--frames", type=Path, default=Path("tests/probe.txt"),
+                       help="sentences with {} for a name, a line each (tests/probe.txt)")  # fmt: skip
+    probe.add_argument("-n", type=_positive, default=150, help="people in each (150)")
+    probe.add_argument("--worst", type=_positive, default=20, help="frames and origins listed (20)")
+    probe.add_argument("--json", type=Path, help="write all shares here")
+    _common(probe)
+
     study = command(
         "study", _study, "Train the systems of the tutorials on the same data and compare them in a report."
     )
@@ -493,6 +505,15 @@ def _behaviour(arguments: argparse.Namespace) -> int:
         device=a.device,
         threads=a.threads,
     )
+    return 0
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from training.probe import run
+
+    a = arguments
+    run(model=a.model, frames=a.frames, names=a.names, n=a.n, most=a.worst, seed=a.seed, device=a.device,
+        threads=a.threads, json_path=a.json)  # fmt: skip
     return 0
 
 

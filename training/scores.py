@@ -348,7 +348,7 @@ def table(evaluation: Evaluation) -> str:
     heads = ["set", "sentences", "tokens", "names", "P", "R", "F1", "accuracy", "ECE",
              f"R at P≥{AT_PRECISION * 100:g}", f"P at R≥{AT_RECALL * 100:g}",
              f"P at hidden≥{AT_RECALL * 100:g}"]  # fmt: skip
-    parts = [_aligned([heads, *rows])]
+    parts = [aligned([heads, *rows])]
     by_type = evaluation.pooled.by_type
     slices = {**({"type": by_type} if len(by_type) > 1 else {}), **evaluation.pooled.slices}
     sliced = [
@@ -357,7 +357,7 @@ def table(evaluation: Evaluation) -> str:
         for name, s in found.items()
     ]
     if sliced:
-        parts.append(_aligned([["slice", "", "names", "P", "R", "F1"], *sliced], n_left=2))
+        parts.append(aligned([["slice", "", "names", "P", "R", "F1"], *sliced], n_left=2))
     parts.append(
         f"{evaluation.model} {evaluation.version}, threshold {evaluation.threshold:g}: "
         f"mean F1 {_percent(evaluation.mean_f1)} over {len(evaluation.sets)} "
@@ -387,7 +387,8 @@ def _row(scores: CorpusScores) -> list[str]:
     ]
 
 
-def _aligned(rows: list[list[str]], n_left: int = 1) -> str:
+def aligned(rows: list[list[str]], n_left: int = 1) -> str:
+    """Rows of cells as lines, the first ``n_left`` columns to the left, the others to the right."""
     """Columns two spaces apart; the first ``n_left`` to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
