@@ -555,7 +555,7 @@ def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
             page.click("#bubble")
         if page.is_enabled("#keep"):
             page.click("#keep")
-    assert n_right < 6
+    assert n_right < 8  # there is something to learn
     page.click("summary")
     command = page.locator("#command").text_content().replace("\\\n", " ").split()
     path = collected(page, tmp_path)
