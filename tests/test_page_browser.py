@@ -533,7 +533,7 @@ def test_code_points_are_counted_as_python_counts_them(moving: Page, text: str) 
 
 def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
     sentences = {
-        "Caloi sealed the glass door.": {"Caloi"},
+        "The fee was paid by quillow.": {"quillow"},
         "According to quillow the door was open.": {"quillow"},
         "Then quillow and mirabeth left early.": {"quillow", "mirabeth"},
         "It was brindlewick who painted the fence.": {"brindlewick"},
@@ -555,7 +555,7 @@ def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
             page.click("#bubble")
         if page.is_enabled("#keep"):
             page.click("#keep")
-    assert n_right < 8  # there is something to learn
+    assert n_right < 6
     page.click("summary")
     command = page.locator("#command").text_content().replace("\\\n", " ").split()
     path = collected(page, tmp_path)
