@@ -27,7 +27,6 @@ from training.distil import (
     Chosen,
     Teacher,
     Teachers,
-    documents,
     doubtful,
     pair_marginals,
     raw_sentences,
@@ -35,6 +34,7 @@ from training.distil import (
     up_to,
     write_soft,
 )
+from training.raw_text import documents
 
 TEXT = """Harry Potter met Hermione Granger in London. They invented a new spell .
 The spell was new , and London slept .

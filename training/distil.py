@@ -29,16 +29,14 @@ from model.artefact import load
 from model.backend import network_of
 from model.head import Chain, best_path, messages
 from model.network import BiRnnTagger
-from model.sentences import sentences_of
 from model.tagger import Tagger
-from model.tokeniser import tokeniser
 from training.batches import TypeStore
 from training.corpus import Sentence
 from training.fit import emit
-from training.raw_text import documents
+from training.raw_text import drawn_sentences
 
 SUFFIX = ".safetensors"
-_MIN_TOKENS, _MAX_TOKENS = 4, 120  # headings and run-on lists teach little
+_LENGTHS = range(4, 121)  # in tokens: headings and run-on lists teach little
 _CHUNK = 4096  # sentences labelled at a time
 _SCOUT_SURE = 0.95  # of each token's label: a quarter of the sentences have one it is less sure of
 
@@ -57,18 +55,8 @@ class Chosen:
 def raw_sentences(path: Path, tokeniser_name: str, chosen: Chosen) -> Iterator[tuple[str, ...]]:
     """The tokens of the drawn documents' sentences, no sentence twice."""
     rng = Random(f"{chosen.seed} {path.name}")
-    tokenise = tokeniser(tokeniser_name)
-    seen: set[int] = set()
-    for document in documents(path):
-        if rng.random() >= chosen.share:
-            continue
-        tokens = tokenise(document)
-        for start, end in sentences_of(tokens, document):
-            sentence = tuple(tokens.texts[start:end])
-            key = hash(sentence)
-            if _MIN_TOKENS <= len(sentence) <= _MAX_TOKENS and key not in seen:
-                seen.add(key)
-                yield sentence
+    for _, tokens in drawn_sentences(path, tokeniser_name, rng, chosen.share, _LENGTHS):
+        yield tokens
 
 
 def doubtful(

@@ -13,6 +13,7 @@ import tomllib
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -22,6 +23,11 @@ OWN = Path(__file__).with_name("names.toml")
 
 # Where the family name comes first at home, and in English text as often as not.
 _FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja", "faker-vi", "faker-zh")
+
+
+def listed_in(text: str) -> list[str]:
+    """What commas separate, whatever white space is around it."""
+    return [" ".join(value.split()) for value in text.split(",")]
 
 
 def is_family_first(origin: str, rng: Random) -> bool:
@@ -36,13 +42,17 @@ class Names:
     given: dict[str, list[str]]
     family: dict[str, list[str]]
 
+    @cached_property
+    def origins(self) -> list[str]:
+        """Those of whole names, in order."""
+        return sorted(self.given.keys() & self.family.keys())
+
     def full(self, rng: Random, n_tokens: int) -> list[str]:
         """A name of about ``n_tokens`` tokens, from one origin drawn evenly."""
         if n_tokens == 1:
             table = self.given if rng.random() < 0.5 else self.family
             return rng.choice(table[rng.choice(sorted(table))]).split()
-        origins = sorted(self.given.keys() & self.family.keys())
-        origin = rng.choice(origins)
+        origin = rng.choice(self.origins)
         given, family = rng.choice(self.given[origin]), rng.choice(self.family[origin])
         if n_tokens == 2 and is_family_first(origin, rng):
             return f"{family} {given}".split()
@@ -80,8 +90,8 @@ def read_names(folder: Path, *, with_faker: bool = True) -> Names:
     if not given or not family:
         raise ValueError(f"{folder}: holds no lists of given names and family names")
     for origin, lists in tomllib.loads(OWN.read_text(encoding="utf-8")).items():
-        for table, listed in ((given, lists["given"]), (family, lists["family"])):
-            table[origin].update(" ".join(name.split()) for name in listed.split(","))
+        for table, names in ((given, lists["given"]), (family, lists["family"])):
+            table[origin].update(listed_in(names))
     if with_faker:
         _add_faker(given, family)
     return Names(_cleaned(given), _cleaned(family))

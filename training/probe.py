@@ -51,7 +51,7 @@ def read_frames(path: Path) -> list[str]:
 def probes(tagger: Tagger, frames: Sequence[str], names: Names, n: int, seed: int) -> list[Probe]:
     """``n`` people, origins in turn, in every frame: whole, by their given name, by their family name."""
     rng = Random(seed)
-    origins = sorted(names.given.keys() & names.family.keys())
+    origins = [*names.origins]
     rng.shuffle(origins)
     people = []
     for i in range(n):
@@ -100,7 +100,7 @@ def run(
     tagger = Tagger.load(model, device=device, threads=threads)
     found = probes(tagger, read_frames(frames), read_names(names), n, seed)
     by = {field: shares(found, field) for field in ("frame", "origin")}
-    every = {form: sum(one.found for one in found if one.form == form) / (len(found) / 3) for form in FORMS}
+    every = {form: by_form["all"] for form, by_form in shares(found, "form").items()}
     print(_table("names found, per cent: frames", by["frame"], most))
     print()
     print(_table("origins", by["origin"], most))

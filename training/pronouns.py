@@ -2,7 +2,7 @@
 
     She runs a bakery.              {1.full} runs a bakery.
     I asked him for the key.        I asked {1.given} for the key.
-    They left before his speech.    {family} and {family} left before {1.given}'s speech.
+    They left before his speech.    {family} and {family} left before his speech.
     It was built in 1850.           {-namedtown} was built in 1850.
 
 Templates that somebody wrote have few verbs, and a model takes those for what tells a person from a firm
@@ -18,11 +18,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from model.sentences import sentences_of
-from model.tokeniser import tokeniser
-from training.raw_text import documents
+from training.raw_text import drawn_sentences
 
-_TOKENS = range(4, 46)
+_LENGTHS = range(4, 46)  # in tokens
 _MOST_CHARS = 240
 _MARKUP = re.compile(r'[{}\[\]\n"“”*_=|<>]')
 # What a sentence may begin with: no name does.
@@ -101,21 +99,5 @@ def frames(path: Path, n: int, seed: int, share: float = 0.5) -> Iterator[str]:
     """``n`` templates, or as many as there are, no sentence twice, from a ``share`` of a raw text's
     documents, which blank lines separate."""
     rng = Random(f"{seed} {path.name}")
-    tokenise = tokeniser("treebank-1")
-
-    def found() -> Iterator[str]:
-        seen: set[int] = set()
-        for document in documents(path):
-            if rng.random() >= share:
-                continue
-            tokens = tokenise(document)
-            for first, last in sentences_of(tokens, document):
-                sentence = document[tokens.starts[first] : tokens.ends[last - 1]]
-                key = hash(sentence)
-                if last - first in _TOKENS and key not in seen:
-                    seen.add(key)
-                    template = frame(sentence, rng)
-                    if template is not None:
-                        yield template
-
-    return islice(found(), n)
+    sentences = drawn_sentences(path, "treebank-1", rng, share, _LENGTHS)
+    return islice(filter(None, (frame(sentence, rng) for sentence, _ in sentences)), n)

@@ -1,4 +1,4 @@
-"""Files of text, whether plain, ``.gz`` or ``.xz``: found, opened, and cut into documents."""
+"""Files of text, whether plain, ``.gz`` or ``.xz``: found, opened, cut into documents and sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import lzma
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
+from random import Random
 from typing import IO, cast
+
+from model.sentences import sentences_of
+from model.tokeniser import tokeniser
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -52,3 +56,22 @@ def documents(path: Path) -> Iterator[str]:
                 lines = []
     if lines:
         yield "".join(lines)
+
+
+def drawn_sentences(
+    path: Path, tokeniser_name: str, rng: Random, share: float, lengths: range
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The sentences of a ``share`` of the documents, drawn by ``rng``: text and tokens, of so many tokens,
+    none twice."""
+    tokenise = tokeniser(tokeniser_name)
+    seen: set[int] = set()
+    for document in documents(path):
+        if rng.random() >= share:
+            continue
+        tokens = tokenise(document)
+        for first, last in sentences_of(tokens, document):
+            sentence = tuple(tokens.texts[first:last])
+            key = hash(sentence)
+            if len(sentence) in lengths and key not in seen:
+                seen.add(key)
+                yield document[tokens.starts[first] : tokens.ends[last - 1]], sentence

@@ -388,7 +388,6 @@ def _row(scores: CorpusScores) -> list[str]:
 
 
 def aligned(rows: list[list[str]], n_left: int = 1) -> str:
-    """Rows of cells as lines, the first ``n_left`` columns to the left, the others to the right."""
     """Columns two spaces apart; the first ``n_left`` to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

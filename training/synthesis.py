@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from training.names import Names, is_family_first
+from training.names import Names, is_family_first, listed_in
 from training.pronouns import frames
 
 TEMPLATES = Path(__file__).with_name("templates.txt")
 
 _LISTS = {
-    name: [" ".join(value.split()) for value in text.split(",")]
+    name: listed_in(text)
     for name, text in tomllib.loads(Path(__file__).with_name("slots.toml").read_text("utf-8")).items()
 }
 _ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gr kh ph sh sk ss st th tr".split()
@@ -54,10 +54,9 @@ class _Writer:
 
     def __init__(self, names: Names, rng: Random) -> None:
         self._names, self._rng = names, rng
-        self._origins = sorted(names.given.keys() & names.family.keys())
 
     def _person(self) -> _Person:
-        origin = self._rng.choice(self._origins)
+        origin = self._rng.choice(self._names.origins)
         given, family = self._names.given[origin], self._names.family[origin]
         choose = self._rng.choice
         more = choose(given), choose(family)
