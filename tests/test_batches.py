@@ -148,6 +148,13 @@ def test_marks_are_cut_as_some_tokenisers_do() -> None:
     assert new.sources is None
 
 
+def test_hyphens_are_cut_within_words_and_names() -> None:
+    tokens, labels = ["Anne-Marie", "al-Sadr", "won", "4-2", "-", "x--y"], ["B-PER", "I-PER", *"OOOO"]
+    new = augmented(tokens, labels, AugmentConfig(split_hyphens=1), None, Random(0))
+    assert new.tokens == "Anne - Marie al - Sadr won 4-2 - x--y".split()
+    assert new.labels == ["B-PER"] + ["I-PER"] * 5 + ["O"] * 4
+
+
 def test_full_stops_of_initials_stay_within_the_name() -> None:
     tokens, labels = ["Mr.", "J.", "Bell", "left", "."], ["O", "B-PER", "I-PER", "O", "O"]
     new = augmented(tokens, labels, AugmentConfig(split_stops=1), None, Random(0))

@@ -133,3 +133,10 @@ def test_names_that_the_lists_lack_are_there_and_some_begin_with_the_family(tmp_
     rng = Random(1)
     assert not any(is_family_first("GB", rng) for _ in range(50))
     assert {is_family_first("Korean", rng) for _ in range(50)} == {True, False}
+
+
+def test_names_that_are_words_too_are_drawn_for_themselves() -> None:
+    family = [f"Kim{c}" for c in "abcdefghijklmnopqrstuvwxyz"] + ["Park"]
+    writer = _Writer(Names({"Korean": ["Ji-woo"]}, {"Korean": family}), Random(0))
+    written = [writer.write("{family}")[0] for _ in range(500)]
+    assert 50 < written.count("Park") < 150

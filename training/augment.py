@@ -29,6 +29,7 @@ class AugmentConfig:
     bullet: float = 0.0  # a mark of a list's item comes first
     split_stops: float = 0.0  # of initials and titles: "J ." and "Mr .", as some tokenisers have them
     split_marks: float = 0.0  # "harry ' s", "did n ' t", "well . . .", likewise
+    split_hyphens: float = 0.0  # "al - Sadr", "well - known", likewise
     post: float = 0.0  # "@hp7 Harry is here 😂 #magic": as people post it
 
     def __post_init__(self) -> None:
@@ -41,6 +42,7 @@ _TITLES = frozenset("Mr Mrs Ms Dr Prof St Jr Sr Rev Hon Gen Col Capt Lt Sgt Sen 
 _BULLETS = ("-", "•", "*", "–", "1.", "2.", ">", "|")
 _FACES = "😂 😭 ❤ 😍 🔥 🙏 😀 lol haha xD :) <3 !! !!! ??? ... … smh".split()
 _MARK = re.compile(r"(['\u2019])")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])(-)(?=[^\W\d_])")
 _CURLY = {"'s": "\u2019s", "n't": "n\u2019t", "'": "\u2019", '"': "\u201d", "``": "\u201c", "''": "\u201d"}
 
 
@@ -93,6 +95,11 @@ def _split_marks(token: str) -> list[str]:
     return [part for part in _MARK.split(token) if part] if len(token) < 4 else [token]
 
 
+def _split_hyphens(token: str) -> list[str]:
+    """The parts of a word between whose hyphens some tokenisers cut."""
+    return _HYPHEN.split(token)
+
+
 def _split(
     tokens: list[str], labels: list[str], parts_of: Callable[[str], list[str]]
 ) -> tuple[list[str], list[str]]:
@@ -141,6 +148,8 @@ def augmented(
         tokens, labels = _split(tokens, labels, _split_stops)
     if config.split_marks and rng.random() < config.split_marks:
         tokens, labels = _split(tokens, labels, _split_marks)
+    if config.split_hyphens and rng.random() < config.split_hyphens:
+        tokens, labels = _split(tokens, labels, _split_hyphens)
     sources = list(range(n)) if aligned and len(tokens) == n else None
     before: list[str] = []
     after: list[str] = []

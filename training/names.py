@@ -19,8 +19,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-OWN = Path(__file__).with_name("names.toml")
-
 # Where the family name comes first at home, and in English text as often as not.
 _FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja", "faker-vi", "faker-zh")
 
@@ -28,6 +26,12 @@ _FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja",
 def listed_in(text: str) -> list[str]:
     """What commas separate, whatever white space is around it."""
     return [" ".join(value.split()) for value in text.split(",")]
+
+
+OWN: dict[str, dict[str, list[str]]] = {
+    origin: {part: listed_in(names) for part, names in lists.items()}
+    for origin, lists in tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8")).items()
+}
 
 
 def is_family_first(origin: str, rng: Random) -> bool:
@@ -89,9 +93,9 @@ def read_names(folder: Path, *, with_faker: bool = True) -> Names:
         table["list-US"].update(path.read_text(encoding="utf-8").split("\n"))
     if not given or not family:
         raise ValueError(f"{folder}: holds no lists of given names and family names")
-    for origin, lists in tomllib.loads(OWN.read_text(encoding="utf-8")).items():
-        for table, names in ((given, lists["given"]), (family, lists["family"])):
-            table[origin].update(listed_in(names))
+    for origin, lists in OWN.items():
+        given[origin].update(lists["given"])
+        family[origin].update(lists["family"])
     if with_faker:
         _add_faker(given, family)
     return Names(_cleaned(given), _cleaned(family))

@@ -10,7 +10,7 @@ after people beside the people. training/templates.txt has them, with slots:
     {lower} {lowerfamily} {lowerfull} {upperfull} {upperfamily} {uppergiven}   typed in haste or shouted
     {made}                              Capwin, grian: a name that somebody made up
     {word} {wordfamily} {personplace} {personplaceperson}   Grace, Baker, Jordan: also a word, a place
-    {-given} {-family} {-initial}       the same words where they are no person
+    {-given} {-family} {-initial} {-made}   the same words where they are no person
     {place} {country} {org} {job} {title} {day} {month} {year} {n} {mail} {handle} {upper…}
 
 A name's parts are of one origin; {1.full} and {1.family} are of one person.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from training.names import Names, is_family_first, listed_in
+from training.names import OWN, Names, is_family_first, listed_in
 from training.pronouns import frames
 
 TEMPLATES = Path(__file__).with_name("templates.txt")
@@ -37,6 +37,10 @@ _LISTS = {
 }
 _ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gr kh ph sh sk ss st th tr".split()
 _CODAS = "n m r s l k x t z ck nd ng sh tt".split()
+# Names that are words too, drawn for themselves: evenly from its lists, the family name of one Korean in
+# twelve would come up once in three thousand times.
+_ORDINARY = {*_LISTS["ordinary"], *_LISTS["word"], *_LISTS["wordfamily"]}
+_ORDINARY_SHARE = 0.15
 _TIMES = re.compile(r"\dx ")
 _SLOT = re.compile(r"\{(?:(\d)\.)?(-?)([a-z]+)\}|([\[\]])")
 
@@ -54,13 +58,23 @@ class _Writer:
 
     def __init__(self, names: Names, rng: Random) -> None:
         self._names, self._rng = names, rng
+        self._ordinary: dict[str, list[str]] = {}
+        for origin in names.origins:
+            if found := [n for n in (*names.given[origin], *names.family[origin]) if n in _ORDINARY]:
+                self._ordinary[origin] = found
+        self._ordinary_own = [origin for origin in self._ordinary if origin in OWN]
 
     def _person(self) -> _Person:
-        origin = self._rng.choice(self._names.origins)
-        given, family = self._names.given[origin], self._names.family[origin]
         choose = self._rng.choice
+        origin, ordinary = choose(self._names.origins), ""
+        if self._ordinary and self._rng.random() < _ORDINARY_SHARE:
+            origin = choose(choose((self._ordinary_own, [])) or [*self._ordinary])
+            ordinary = choose(self._ordinary[origin])
+        given, family = self._names.given[origin], self._names.family[origin]
         more = choose(given), choose(family)
-        return _Person(choose(given), choose(family), more, is_family_first(origin, self._rng))
+        family_name = ordinary if ordinary in family else choose(family)
+        given_name = ordinary if ordinary in given and ordinary != family_name else choose(given)
+        return _Person(given_name, family_name, more, is_family_first(origin, self._rng))
 
     def _of(self, name: str) -> str:
         return self._rng.choice(_LISTS[name])
@@ -145,6 +159,8 @@ class _Writer:
             return self._plain(slot.removeprefix("upper"), p).upper()
         if slot in _LISTS:
             return self._of(slot)
+        if slot == "made":
+            return self._made().capitalize()
         handle = rng.choice([f"{p.given}{rng.randrange(100)}", f"{p.given}_{p.family}", f"x{p.family}x"])
         return {
             "initial": rng.choice("ABCDEFGHJKLMNPRSTVW"),
