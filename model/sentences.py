@@ -1,14 +1,16 @@
 """A document's tokens in, sentences as token ranges out. Rules only; nothing is lost or moved.
 
 A sentence ends after a run of . ! ? … or their CJK forms, with the quotes and brackets that
-close it, unless what follows starts in lower case; and at a blank line. A line break alone ends
-one where the line is too short to have been wrapped (headings, lists, mail headers, chat). An
-abbreviation or initial keeps its full stop inside its token (model.tokeniser), so it ends
-nothing, unless a word follows that hardly occurs capitalised inside a sentence. The full stop
-of a list's number ("1. Ann Lee") ends nothing either.
+close it, unless what follows starts in lower case; and at a blank line. A line break alone, of
+any system or a word processor's, ends one where the line is too short to have been wrapped
+(headings, lists, mail headers, chat). An abbreviation or initial keeps its full stop inside its
+token (model.tokeniser), so it ends nothing, unless a word follows that hardly occurs capitalised
+inside a sentence. The full stop of a list's number ("1. Ann Lee") ends nothing either.
 """
 
 from __future__ import annotations
+
+import re
 
 from model.tokeniser import Tokens
 
@@ -16,6 +18,8 @@ _ENDS = frozenset(".!?…。！？｡")
 _CLOSERS = frozenset("\"'”’»)]}」』）】") | {"''"}
 # Invisible marks, of direction mostly, that an end or a closer may carry.
 _MARKS = "".join(map(chr, (0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+# Not a form feed, which comes beside a line's break and would make a blank line of it.
+_LINE_BREAK = re.compile(r"\r*\n|[\r\v\x85\u2028\u2029]")
 _WRAPPED = 50  # characters; a line shorter than this was not broken for want of room
 # Function words that are capitalised at the start of a sentence and hardly anywhere else.
 _STARTERS = frozenset(
@@ -45,7 +49,7 @@ def sentences_of(tokens: Tokens, text: str) -> list[tuple[int, int]]:
     for i, token in enumerate(texts):
         if i > first:
             gap = text[ends[i - 1] : starts[i]]
-            n_breaks = gap.count("\n") if gap != " " else 0
+            n_breaks = len(_LINE_BREAK.findall(gap)) if gap not in ("", " ") else 0
             breaks = False
             if n_breaks > 1:
                 breaks = True

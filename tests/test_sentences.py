@@ -115,5 +115,17 @@ def test_sentences_of_a_document(text, expected):
     assert split(text) == expected
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\r\r\n", "\v", "\x85", "\u2028", "\u2029"])
+def test_a_line_break_is_one_whatever_wrote_it(line_break):
+    assert split(f"Ann Lee{line_break}Bob Ray{line_break}") == ["Ann Lee", "Bob Ray"]
+    wrapped = f"This line is so long that some editor has wrapped it after John{line_break}Smith."
+    assert split(wrapped) == [wrapped]
+
+
+def test_a_form_feed_is_no_blank_line():
+    page = "This line is so long that some editor has wrapped it after John\n\fSmith."
+    assert split(page) == [page]
+
+
 def test_a_sentence_end_inside_a_word_or_address_is_none():
     assert split("Yahoo!x and a?b") == ["Yahoo!x and a?b"]
