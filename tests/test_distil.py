@@ -167,7 +167,8 @@ def test_a_teacher_labels_as_the_tagger_does_and_the_file_keeps_it(teacher: Path
         "cpu",
     ]
     assert main(command) == 0
-    soft = read_soft(out)
+    soft, labels = read_soft(out)
+    assert labels == Teacher(teacher).config.scheme.labels
     assert len(soft) == 5
     answers = Tagger.load(teacher, device="cpu").tag([s.tokens for s in soft], 0.0)
     for sentence, answer in zip(soft, answers, strict=True):
@@ -203,7 +204,7 @@ def test_of_several_teachers_the_mean_of_the_posteriors_is_kept(
     options = ["--without-names", "1", "--device", "cpu", "--temperature", "1.5"]
     command = ["label", str(teacher), str(raw), "--and", str(tmp_path / "other"), "--out", str(out)]
     assert main([*command, *options]) == 0
-    soft = read_soft(out)
+    soft, _ = read_soft(out)
     sentences = [s.tokens for s in soft]
     one = Teacher(teacher, temperature=1.5).label(sentences)
     other = Teacher(tmp_path / "other").label(sentences)
@@ -232,6 +233,11 @@ def test_what_is_no_soft_label_file_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="1 tokens for 1 labels and 1 pairs"):
         read_soft(path)
+
+
+def test_nothing_to_write_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no sentence was kept"):
+        write_soft([], tmp_path / "x.safetensors", ("O",), "teacher")
 
 
 def a_soft_sentence(tokens: str, labels: list[str], sure: float = 1.0) -> Sentence:
@@ -296,14 +302,24 @@ def test_only_a_sure_teachers_names_are_swapped() -> None:
     assert is_sure(Sentence(("Ada",), ("B-PER",), 0))
 
 
+def test_soft_labels_are_taken_in_the_students_order() -> None:
+    teacher, student = LabelScheme(("PER", "ORG")).labels, LabelScheme(("ORG", "PER")).labels
+    pairs = np.zeros((2, 5, 5), np.float16)
+    pairs[0, 0, teacher.index("B-PER")] = 1
+    pairs[1, teacher.index("B-PER"), teacher.index("B-ORG")] = 1
+    part = LabelledSet("a", [Sentence(("Ada", "Acme"), ("B-PER", "B-ORG"), 0, pairs)], 1.0, teacher)
+    (found,) = part.of_labels(student).sentences
+    assert found.pairs is not None
+    assert np.argwhere(found.pairs).tolist() == [
+        [0, 0, student.index("B-PER")], [1, student.index("B-PER"), student.index("B-ORG")]
+    ]  # fmt: skip
+    assert part.of_labels(teacher) is part
+
+
 def test_a_teacher_of_other_labels_is_refused() -> None:
-    two = Sentence(("Ada",), ("O",), 0, np.zeros((1, 5, 5), np.float16))
-    encoder = random_artefact().vocabulary.encoder
-    with pytest.raises(ValueError, match="its teacher knows 5 labels, the tagger 3"):
-        Batches(
-            [LabelledSet("a", [two])], LabelScheme(("PER",)), encoder, BatchConfig(),
-            augment=AugmentConfig(), names=None, seed=1,
-        )  # fmt: skip
+    part = LabelledSet("a", [], 1.0, LabelScheme(("LOC", "PER")).labels)
+    with pytest.raises(ValueError, match=r"its teacher knows .*B-LOC.*, the tagger"):
+        part.of_labels(LabelScheme(("PER",)).labels)
 
 
 def test_a_student_learns_from_soft_labels_alone(teacher: Path, raw: Path, tmp_path: Path) -> None:

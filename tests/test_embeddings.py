@@ -108,6 +108,15 @@ def test_wrong_paths_and_files_are_named(tmp_path: Path) -> None:
     assert main(["embeddings", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "v.bin")]) == 2
 
 
+def test_a_text_without_a_frequent_word_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("Every word comes once.\n")
+    command = ["embeddings", str(tmp_path / "short.txt"), "--out", str(tmp_path / "v.bin")]
+    assert main([*command, "--min-count", "5"]) == 2
+    assert "short.txt: no word comes 5 times" in capsys.readouterr().err
+
+
 def test_fasttexts_own_models_are_read_with_their_subwords(tmp_path: Path) -> None:
     from gensim.models import FastText
     from gensim.models.fasttext import save_facebook_model

@@ -140,3 +140,15 @@ def test_names_that_are_words_too_are_drawn_for_themselves() -> None:
     writer = _Writer(Names({"Korean": ["Ji-woo"]}, {"Korean": family}), Random(0))
     written = [writer.write("{family}")[0] for _ in range(500)]
     assert 50 < written.count("Park") < 150
+
+
+def test_a_list_of_names_is_read_as_spreadsheets_save_it_or_its_missing_column_is_named(
+    tmp_path: Path,
+) -> None:
+    table = "Country,Localized Name,Romanized Name\n" + "".join(f"GB,A{c},\n" for c in "abcdef")
+    for kind in ("forenames", "surnames"):
+        (tmp_path / f"{kind}.csv").write_text("\ufeff" + table, "utf-8")
+    assert "Aa" in read_names(tmp_path, with_faker=False).given["GB"]
+    (tmp_path / "surnames.csv").write_text("Name\nLee\n")
+    with pytest.raises(ValueError, match=r"surnames\.csv: has no column 'Country'"):
+        read_names(tmp_path, with_faker=False)

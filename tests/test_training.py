@@ -154,6 +154,98 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert "other settings" in capsys.readouterr().err
 
 
+def test_resuming_after_the_data_changed_begins_afresh_or_is_refused(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data.jsonl", tmp_path / "model"
+    lines = some_sentences.read_text("utf-8").splitlines(keepends=True)
+    dev = ("--dev", str(some_sentences), "--types", "PER", "--hidden", "8")
+    data.write_text("".join(lines[:40]), "utf-8")
+    assert train(data, out, *dev, "--epochs", "2") == 0
+    before = load_file(out / "weights.safetensors")
+    data.write_text("".join(lines), "utf-8")
+    assert train(data, out, *dev, "--epochs", "2", "--resume") == 0
+    assert "begins afresh" in capsys.readouterr().err
+    after, (n_sentences,) = load_file(out / "weights.safetensors"), load(out).training["sentences"].values()
+    assert any(before[n].shape != after[n].shape or (before[n] != after[n]).any() for n in before)
+    assert n_sentences > 80
+    # The same once more has nothing to do, from another model everything.
+    assert train(data, out, *dev, "--epochs", "2", "--resume") == 0
+    again = load_file(out / "weights.safetensors")
+    assert all((again[n] == after[n]).all() for n in after)
+    checkpoint = tmp_path / "model-run" / "checkpoint.safetensors"
+    tensors, state = fit_module.read_checkpoint(checkpoint)
+    fit_module.write_checkpoint(checkpoint, tensors, {**state, "epoch": 1, "history": state["history"][:1]})
+    data.write_text("".join(lines[:60]), "utf-8")
+    assert train(data, out, *dev, "--epochs", "2", "--resume") == 2
+    assert "which has not ended" in capsys.readouterr().err
+
+
+def test_a_seed_is_the_recipes_where_none_is_given(some_sentences: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("seed = 7\n")
+    options = ("--recipe", str(recipe), "--types", "PER", "--epochs", "1")
+    assert train(some_sentences, tmp_path / "a", *options) == 0
+    assert train(some_sentences, tmp_path / "b", *options, "--seed", "3") == 0
+    assert [load(tmp_path / n).training["recipe"]["seed"] for n in "ab"] == [7, 3]
+
+
+def test_types_that_a_model_does_not_learn_are_nobody_on_dev(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, dev = tmp_path / "train.conll", tmp_path / "dev.conll"
+    data.write_text("Ada\tB-PER\nsang\tO\n\nBob\tB-PER\nsang\tO\n\n" * 10)
+    dev.write_text("Ada\tB-PER\nsang\tO\n\nBob\tB-PER\nsang\tO\n\nAcme\tB-ORG\nInc\tI-ORG\n")
+    options = ("--dev", str(dev), "--hidden", "16", "--epochs", "30", *EAGER)
+    assert train(data, tmp_path / "model", *options) == 0
+    err = capsys.readouterr().err
+    assert "of other types than PER is O" in err
+    assert "R 1.0000" in err
+    assert main(["evaluate", str(tmp_path / "model"), str(dev), "--device", "cpu"]) == 0
+
+
+def test_training_that_begins_with_a_model_has_its_shape(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    assert train(some_sentences, first, "--hidden", "24", "--types", "PER", "--epochs", "1") == 0
+    init = ("--init", str(first), "--types", "PER", "--epochs", "1")
+    for wrong, complaint in (
+        (("--cell", "gru"), "--cell with --init"),
+        (("--one-direction",), "--one-direction with --init"),
+        (("--set", "network.hidden_dim=25"), "network.hidden_dim is 25; first, to begin with, has 24"),
+    ):
+        assert train(some_sentences, tmp_path / "x", *init, *wrong) == 2
+        assert complaint in capsys.readouterr().err
+    assert train(some_sentences, tmp_path / "second", *init) == 0
+    assert load(tmp_path / "second").training["recipe"]["network"]["hidden_dim"] == 24
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(0, 1.0, 1.0), (1, 0.8, 1.0), (2_000, 0.5, 0.7)])
+def test_few_spans_on_dev_move_the_temperature_little(
+    n: int, low: float, high: float, tmp_path: Path
+) -> None:
+    """Where the model is right and more or less sure: the more there are, the sharper the scores."""
+    dev = tmp_path / "dev.conll"
+    dev.write_text("and\tO\n\n" + "Ada\tB-PER\nsang\tO\n\n" * n)
+    data = tmp_path / "train.conll"
+    data.write_text("Ada\tB-PER\nsang\tO\n\nand\tO\nso\tO\n\n" * 10)
+    options = ("--dev", str(dev), "--hidden", "16", "--epochs", "30", *EAGER)
+    assert train(data, tmp_path / "model", *options) == 0
+    assert low <= load(tmp_path / "model").config.temperature <= high
+
+
+def test_a_model_folder_that_cannot_be_is_refused_before_training(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    for out in (tmp_path / "file", tmp_path / "file" / "model"):
+        run = ("--run", str(tmp_path / "run"))
+        assert main(["train", str(some_sentences), "--out", str(out), *run, "--device", "cpu"]) == 2
+        assert "epoch" not in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     some_sentences: Path,
     tmp_path: Path,
@@ -239,6 +331,14 @@ def test_a_type_that_a_model_does_not_know_is_learnt_beside_its_own(
         (("--set", "network.cell=transformer"), "'transformer' is not one of"),
         (("--set", "optimiser.epochs=many"), "int is expected, not 'many'"),
         (("--set", "nonsense"), "KEY=VALUE is expected"),
+        (("--set", "seed=1", "--set", "seed.x=2"), "seed was given a value of its own"),
+        (("--set", 'data=["x"]'), "each a [[data]]"),
+        (("--set", 'data=[{path="x", weight=-1}]'), "weight is -1"),
+        (("--learning-rate", "0"), "learning_rate is 0"),
+        (
+            ("--types", "PER", "ORGANISATION"),
+            "type 'ORGANISATION' is asked for, and no training",
+        ),
         (("--vectors", "no-such-file.txt"), "no-such-file.txt"),
         (("--init", "no-such-model"), "no such model folder"),
         (("--recipe", "no-such-recipe.toml"), "no-such-recipe.toml"),

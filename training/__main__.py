@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model folder")
     train.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted run of these settings"
+        "--resume", action="store_true", help="go on with an interrupted run of these settings and files"
     )
     train.add_argument(
         "--stream", action="store_true", help="keep training sentences on disk: of files larger than memory"
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                        help="any other setting of a recipe: dropout.words=0.2")  # fmt: skip
     _common(train)
+    train.set_defaults(seed=None)  # the recipe's, which is 1 where it says none
 
     vectors = command("embeddings", _embeddings, "Train word vectors on raw text with gensim.")
     vectors.add_argument(
@@ -287,6 +288,8 @@ def _nested(settings: Sequence[str]) -> dict[str, Any]:
         table = out
         for parent in parents:
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"--set {setting}: {parent} was given a value of its own")
         table[last] = value
     return out
 
@@ -302,7 +305,12 @@ def _train(arguments: argparse.Namespace) -> int:
     a = arguments
     torch.set_num_threads(a.threads)
     recipe = read_recipe(a.recipe) if a.recipe else Recipe(name=a.out.name)
-    rate = a.learning_rate or (FINE_TUNING_RATE if a.init and not a.recipe else None)
+    rate = a.learning_rate
+    if rate is None and a.init and not a.recipe:
+        rate = FINE_TUNING_RATE
+    if a.init and (given_twice := _given(a, "cell", "layers", "hidden", "head", "one_direction", "vectors",
+                                         "lower_vectors")):  # fmt: skip
+        raise ValueError(f"{given_twice[0]} with --init: shape and words are those of {a.init}")
     network = {"cell": a.cell, "n_layers": a.layers, "hidden_dim": a.hidden, "head": a.head}
     if a.one_direction:
         network["bidirectional"] = False
@@ -352,6 +360,11 @@ def _train(arguments: argparse.Namespace) -> int:
     print(f"{made.artefact}: dev F1 {made.dev_f1:.4f} (epoch {made.best_epoch}), {seconds:.1f} s; "
           f"serve it with NAMETAG_MODEL={made.artefact} make serve")  # fmt: skip
     return 0
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
+    """The options of these that were given."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

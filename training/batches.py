@@ -61,6 +61,19 @@ class LabelledSet:
     name: str
     sentences: Sequence[Sentence]
     weight: float = 1.0
+    taught: tuple[str, ...] = ()  # the labels that soft ones are of, in their teacher's order
+
+    def of_labels(self, labels: tuple[str, ...]) -> LabelledSet:
+        """The set with soft labels in this order. Raises ValueError where they are of others."""
+        if self.taught in ((), labels):
+            return self
+        if sorted(self.taught) != sorted(labels):
+            raise ValueError(f"{self.name}: its teacher knows {self.taught}, the tagger {labels}")
+        at = [self.taught.index(label) for label in labels]
+        sentences = [
+            s if s.pairs is None else replace(s, pairs=s.pairs[:, at][:, :, at]) for s in self.sentences
+        ]
+        return replace(self, sentences=sentences, taught=labels)
 
 
 @dataclass(frozen=True)
@@ -233,7 +246,7 @@ class Batches:
         window: int = 0,
     ) -> None:
         """``window``: sentences of an epoch in memory at a time; 0: all."""
-        self._sets = sets
+        self._sets = [part.of_labels(scheme.labels) for part in sets]
         self._window = window
         self._config = config
         self._augment = augment
@@ -241,13 +254,9 @@ class Batches:
         self._names = names
         self._seed = seed
         self._ids = {label: i for i, label in enumerate(scheme.labels)}
-        for part in sets:
-            for sentence in part.sentences[:1]:
-                n_labels = len(self._ids) if sentence.pairs is None else sentence.pairs.shape[-1]
-                if n_labels != len(self._ids):
-                    raise ValueError(
-                        f"{part.name}: its teacher knows {n_labels} labels, the tagger {len(self._ids)}"
-                    )
+        if not self.n_drawn(0):
+            shares = {part.name: part.weight for part in sets}
+            raise ValueError(f"no sentence is drawn: the weights are {shares}")
         self._encoder = encoder
         self.store = TypeStore(encoder)
 

@@ -6,20 +6,26 @@ replaced in one step, so what is there is always whole.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Raises OSError; what was there is there still."""
     fresh = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, fresh, metadata={"state": json.dumps(state)})
+    try:
+        save_file(contiguous, fresh, metadata={"state": json.dumps(state)})
+    except SafetensorError as error:  # a full disk, say
+        fresh.unlink(missing_ok=True)
+        raise OSError(errno.EIO, str(error), str(path)) from None
     with fresh.open("rb") as written:
         os.fsync(written.fileno())
     fresh.replace(path)

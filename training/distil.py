@@ -186,6 +186,8 @@ def label_files(
 def write_soft(sentences: Iterable[Sentence], path: Path, labels: tuple[str, ...], teacher: str) -> int:
     """Writes soft-labelled sentences as one safetensors file; how many there were."""
     kept = list(sentences)
+    if not kept:
+        raise ValueError(f"{path}: no sentence was kept to write; more text or a larger share is expected")
     tensors: dict[str, NDArray[Any]] = {
         "tokens": np.frombuffer("\n".join(t for s in kept for t in s.tokens).encode(), dtype=np.uint8),
         "lengths": np.array([len(s.tokens) for s in kept], dtype=np.int32),
@@ -199,8 +201,9 @@ def write_soft(sentences: Iterable[Sentence], path: Path, labels: tuple[str, ...
     return len(kept)
 
 
-def read_soft(path: Path) -> list[Sentence]:
-    """The sentences that ``write_soft`` wrote. Raises ValueError naming the file."""
+def read_soft(path: Path) -> tuple[list[Sentence], tuple[str, ...]]:
+    """The sentences that ``write_soft`` wrote, and the labels that their posteriors are of, in that order.
+    Raises ValueError naming the file."""
     try:
         with safe_open(path, "numpy") as opened:
             names = json.loads(opened.metadata()["labels"])
@@ -214,7 +217,8 @@ def read_soft(path: Path) -> list[Sentence]:
     ends = np.cumsum(lengths).tolist()
     if not len(texts) == len(labels) == len(pairs) == (ends[-1] if ends else 0):
         raise ValueError(f"{path}: {len(texts)} tokens for {len(labels)} labels and {len(pairs)} pairs")
-    return [
+    sentences = [
         Sentence(tuple(texts[start:end]), tuple(labels[start:end]), number, pairs[start:end])
         for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
+    return sentences, tuple(names)

@@ -156,17 +156,22 @@ def train_vectors(
                 part.unlink()
         print(f"{n_tokens:,} tokens", file=sys.stderr)
         trainer = {"word2vec": Word2Vec, "fasttext": FastText}[method]
-        model = trainer(
-            corpus_file=str(whole),
-            vector_size=dimension,
-            window=window,
-            min_count=min_count,
-            sg=1,
-            negative=5,
-            sample=1e-4,
-            epochs=epochs,
-            workers=threads,
-            seed=seed,
-            callbacks=[Progress()],
-        )
+        try:
+            model = trainer(
+                corpus_file=str(whole),
+                vector_size=dimension,
+                window=window,
+                min_count=min_count,
+                sg=1,
+                negative=5,
+                sample=1e-4,
+                epochs=epochs,
+                workers=threads,
+                seed=seed,
+                callbacks=[Progress()],
+            )
+        except RuntimeError as error:  # gensim's, where nothing is left to train
+            raise ValueError(
+                f"{files[0]}: no word comes {min_count} times, as --min-count asks: {error}"
+            ) from None
     return Vectors(list(model.wv.index_to_key), np.asarray(model.wv.vectors, dtype=np.float32))

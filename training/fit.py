@@ -20,6 +20,7 @@ from json import dumps
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,6 +171,10 @@ class _Average:
             value.lerp_(parameters[name].detach(), 1 - decay)
 
 
+def _history(state: dict[str, Any]) -> list[EpochRecord]:
+    return [EpochRecord(**record) for record in state["history"]]
+
+
 class Fit:
     """One training run in one folder."""
 
@@ -187,8 +192,11 @@ class Fit:
         device: str = "cpu",
         ranks: Ranks = ALONE,
         window: int = 0,
+        inputs: str = "",
     ) -> None:
-        """``window``: as training.batches.Batches has it."""
+        """``window``: as training.batches.Batches has it. ``inputs``: a digest of the data, the vocabulary
+        and the model that training begins with, which must be a checkpoint's too to go on from it."""
+        self.inputs = inputs
         self.folder, self.recipe, self.config, self.device = folder, recipe, config, device
         self.ranks = ranks
         self.network = network.to(device)
@@ -252,13 +260,14 @@ class Fit:
             "best_f1": self.best_f1,
             "history": [asdict(record) for record in self.history],
             "recipe": self.recipe.as_json(),
+            "inputs": self.inputs,
         }
         write_checkpoint(self.folder / CHECKPOINT, tensors, state)
 
     def _begin(self, resume: bool) -> tuple[int, int]:
         """(epoch, step in it) to go on from. Raises ValueError."""
         path = self.folder / CHECKPOINT
-        there = resume and path.exists()
+        there = self.ranks.is_first and resume and path.exists() and not self._gives_way(path)
         if self.ranks.size == 1:
             return self.load(path) if there else (0, 0)
         # Of several processes all take up the first one's, so that all begin with the same bits,
@@ -273,11 +282,30 @@ class Fit:
             copy.write_bytes(content)
             return self.load(copy)
 
+    def _gives_way(self, path: Path) -> bool:
+        """Whether a checkpoint is of a run by these settings that has ended, on other data or from another
+        model: nothing of it is to be gone on with. Raises ValueError where it has not ended."""
+        _, state = read_checkpoint(path)
+        if state.get("inputs", self.inputs) == self.inputs or not self._is_mine(state):
+            return False
+        if state["epoch"] < self.recipe.optimiser.epochs and not self._is_stuck(_history(state)):
+            raise ValueError(
+                f"{path}: was written by a run on other data or from another model, which has not ended; "
+                "resume with the same, or start afresh in another folder"
+            )
+        self.ranks.say(
+            f"{path}: of a run on other data or from another model, which has ended: begins afresh"
+        )
+        return True
+
+    def _is_mine(self, state: dict[str, Any]) -> bool:
+        # Compared as JSON has it: tuples are lists there.
+        return dumps(state["recipe"]) == dumps(self.recipe.as_json())
+
     def load(self, path: Path) -> tuple[int, int]:
         """Takes up a checkpoint; (epoch, step in it) to go on from. Raises ValueError."""
         tensors, state = read_checkpoint(path)
-        # Compared as JSON has it: tuples are lists there.
-        if dumps(state["recipe"]) != dumps(self.recipe.as_json()):
+        if not self._is_mine(state):
             raise ValueError(
                 f"{path}: was written by a run of other settings; resume with the "
                 "same ones, or start afresh in another folder"
@@ -292,7 +320,7 @@ class Fit:
                         where = "cpu" if key == "step" else self.device
                         self._optimiser.state[parameter][key] = moment.to(where)
         self.step, self.best_f1, self._sums = state["step"], state["best_f1"], state["sums"]
-        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.history = _history(state)
         return state["epoch"], state["step_in_epoch"]
 
     def load_best(self) -> None:
@@ -412,7 +440,7 @@ class Fit:
         n_batches = round(len(first) * self.batches.n_drawn(0) / max(1, len(first.rows)))
         total_steps = config.epochs * n_batches
         saved_at = time.monotonic()
-        while epoch < config.epochs and not self._is_stuck():
+        while epoch < config.epochs and not self._is_stuck(self.history):
             began = time.monotonic()
             if not skip:
                 self._sums = [0.0, 0.0, 0.0]
@@ -447,8 +475,8 @@ class Fit:
             saved_at = time.monotonic()
         return self.history
 
-    def _is_stuck(self) -> bool:
+    def _is_stuck(self, history: Sequence[EpochRecord]) -> bool:
         """Whether the last ``patience`` epochs brought nothing. Before the first name is found, never."""
-        scores = [record.dev_f1 for record in self.history]
+        scores = [record.dev_f1 for record in history]
         best = max(scores, default=0.0)
         return best > 0 and scores[::-1].index(best) >= self.recipe.optimiser.patience

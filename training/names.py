@@ -23,6 +23,9 @@ from typing import Any
 _FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja", "faker-vi", "faker-zh")
 
 
+_COLUMNS = ("Country", "Localized Name", "Romanized Name")
+
+
 def listed_in(text: str) -> list[str]:
     """What commas separate, whatever white space is around it."""
     return [" ".join(value.split()) for value in text.split(",")]
@@ -85,8 +88,11 @@ def read_names(folder: Path, *, with_faker: bool = True) -> Names:
     family: dict[str, set[str]] = defaultdict(set)
     for path in sorted(folder.glob("*.csv")) if folder.is_dir() else []:
         table = given if "forename" in path.name else family
-        with path.open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines):
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            if missing := {*_COLUMNS} - {*(rows.fieldnames or ())}:
+                raise ValueError(f"{path}: has no column {min(missing)!r}, of {_COLUMNS} each is expected")
+            for row in rows:
                 table[row["Country"]].add((row["Romanized Name"] or row["Localized Name"]).strip())
     for path in sorted(folder.glob("*.txt")) if folder.is_dir() else []:
         table = family if "surname" in path.name else given

@@ -67,6 +67,10 @@ class DataConfig:
     weight: float = 1.0
     stream: bool = False  # keep its sentences on disk: for a file larger than memory
 
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"weight is {self.weight:g}: 0 or more is expected")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -118,6 +122,8 @@ def with_values(base: Any, values: dict[str, Any], where: str = "") -> Any:
                 raise ValueError(f"{where}{name}: a table is expected, not {value!r}")
             changed[name] = with_values(current, value, f"{where}{name}.")
         elif name == "data":
+            if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+                raise ValueError(f"data: tables are expected, each a [[data]], not {value!r:.80}")
             changed[name] = tuple(with_values(DataConfig(""), v, "data.") for v in value)
         elif isinstance(current, tuple):
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):

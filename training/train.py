@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import torch
 
+from model.artefact import MANIFEST, Artefact, save
 from model.artefact import load as load_artefact
-from model.artefact import save
 from model.backend import network_of
-from model.config import TaggerConfig
+from model.config import NetworkConfig, TaggerConfig
 from model.features import Vocabulary
 from model.labels import spans_of
 from model.network import BiRnnTagger, network_for
@@ -57,6 +60,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _expect_writable(out: Path) -> None:
+    """Raises OSError where the model folder could not be written after hours of training."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a file, the model's folder is expected", str(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out.parent):
+        pass
+
+
 def _digest(*parts: Any) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
@@ -68,13 +80,14 @@ def _read(
     tokenise = tokeniser(TaggerConfig("").tokeniser)
     types = recipe.entity_types or None
     hashes: dict[str, str] = {}
+    taught: dict[str, tuple[str, ...]] = {}
 
     def sentences(path: str, stream: bool = False) -> Sequence[Sentence]:
         found: Sequence[Sentence]
         if path.endswith(SOFT_SUFFIX):
             if stream:
                 raise ValueError(f"{path}: soft labels are not streamed, only labelled text is")
-            found = read_soft(Path(path))
+            found, taught[path] = read_soft(Path(path))
         else:
             read = iter_corpus(Path(path), scheme=recipe.scheme, entity_types=types, tokenise=tokenise)
             found = StoredSentences(read, folder) if stream else list(read)
@@ -84,7 +97,10 @@ def _read(
 
     if any(part.stream for part in recipe.data) and not recipe.dev:
         raise ValueError("data that is streamed cannot be split: give a dev file")
-    train = [LabelledSet(part.path, sentences(part.path, part.stream), part.weight) for part in recipe.data]
+    train = [
+        LabelledSet(part.path, sentences(part.path, part.stream), part.weight, taught.get(part.path, ()))
+        for part in recipe.data
+    ]
     if recipe.temperature < 0:
         raise ValueError(f"temperature is {recipe.temperature:g}: 0 or more is expected")
     if unknown := sorted({*recipe.calibrate} - {*recipe.dev}):
@@ -103,6 +119,11 @@ def _entity_types(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[str, ..
     found = {label[2:] for part in train for s in part.sentences for label in s.labels if label != "O"}
     if not found:
         raise ValueError("the training data holds no entity: every label is O")
+    if missing := sorted({*recipe.entity_types} - found):
+        raise ValueError(
+            f"type {missing[0]!r} is asked for, and no training file has it; of those asked for they have "
+            f"{', '.join(sorted(found))}"
+        )
     return recipe.entity_types or tuple(sorted(found))
 
 
@@ -142,11 +163,10 @@ def _fresh(recipe: Recipe, train: Sequence[LabelledSet]) -> tuple[TaggerConfig, 
 
 
 def _from_artefact(
-    recipe: Recipe, folder: Path, train: Sequence[LabelledSet], ranks: Ranks
+    recipe: Recipe, artefact: Artefact, train: Sequence[LabelledSet], ranks: Ranks
 ) -> tuple[TaggerConfig, Vocabulary, BiRnnTagger]:
     """Goes on from an existing model: its words, its shape and its weights. Types that it does not know
     come after its own; what their labels are read by begins anew."""
-    artefact = load_artefact(folder)
     # Trained without the roundings that served weights have.
     shape = replace(artefact.config.network, int8_recurrence=False)
     config = replace(
@@ -155,7 +175,7 @@ def _from_artefact(
     network: BiRnnTagger = network_of(replace(artefact, config=config))
     known = config.entity_types
     if unknown := tuple(t for t in _entity_types(recipe, train) if t not in known):
-        ranks.say(f"{folder}: knows {', '.join(known)}; {', '.join(unknown)} begins anew")
+        ranks.say(f"{artefact.config.name} knows {', '.join(known)}; {', '.join(unknown)} begins anew")
         config = replace(config, entity_types=known + unknown)
         torch.manual_seed(recipe.seed)
         network = _with_labels(network, config, artefact.vocabulary)
@@ -163,6 +183,35 @@ def _from_artefact(
         if table is not None:
             table.weight.requires_grad_(recipe.vectors.tune)
     return config, artefact.vocabulary, network
+
+
+def _begun_from(recipe: Recipe, artefact: Artefact) -> Recipe:
+    """The recipe as it is carried out with --init: the shape and the words are the model's. Raises
+    ValueError where it asks for another shape."""
+    shape = replace(artefact.config.network, int8_recurrence=False)
+    usual = NetworkConfig()
+    for part in fields(NetworkConfig):
+        asked, has = getattr(recipe.network, part.name), getattr(shape, part.name)
+        if asked not in (has, getattr(usual, part.name)):
+            raise ValueError(
+                f"network.{part.name} is {asked!r}; {artefact.config.name}, to begin with, has {has!r}"
+            )
+    vectors = replace(recipe.vectors, cased="", lower="", context="")
+    return replace(recipe, network=shape, vectors=vectors)
+
+
+def _known(part: DevSet, types: Sequence[str]) -> DevSet:
+    """The set with O for labels of other types, as those have it that score a model of these."""
+    if all(label == "O" or label[2:] in types for s in part.sentences for label in s.labels):
+        return part
+    print(f"{part.name}: of other types than {', '.join(types)} is O", file=sys.stderr)
+    return replace(
+        part,
+        sentences=[
+            replace(s, labels=tuple(label if label[2:] in types else "O" for label in s.labels))
+            for s in part.sentences
+        ],
+    )
 
 
 def _with_labels(network: BiRnnTagger, config: TaggerConfig, vocabulary: Vocabulary) -> BiRnnTagger:
@@ -179,7 +228,8 @@ def _with_labels(network: BiRnnTagger, config: TaggerConfig, vocabulary: Vocabul
 
 def _fit_temperature(fit: Fit, store: TypeStore) -> float:
     """The temperature under which the dev spans' scores are most likely: the least log loss, as the
-    mean over the sets to calibrate on, so that no large one decides for all."""
+    mean over the sets to calibrate on, so that no large one decides for all. Few spans move it little
+    away from 1, and none not at all."""
     chain = network_chain(fit.network, fit.config)
     parts = [
         (
@@ -193,13 +243,16 @@ def _fit_temperature(fit: Fit, store: TypeStore) -> float:
     def log_loss(temperature: float) -> float:
         config = replace(fit.config, temperature=temperature)
         losses = []
+        n_scored = 0
         for emitted, gold in parts:
             answers = decode_all(emitted, chain, config)
             scored = [(x.score, x.span in g) for a, g in zip(answers, gold, strict=True) for x in a.spans]
             p = np.clip(np.array([score for score, _ in scored]), 1e-6, 1 - 1e-6)
             right = np.array([is_right for _, is_right in scored], dtype=bool)
             losses.append(float(-np.where(right, np.log(p), np.log(1 - p)).mean()) if scored else 0.0)
-        return sum(losses) / len(losses)
+            n_scored += len(scored)
+        # As if its logarithm came from a normal distribution of deviation 1/2 around 0.
+        return sum(losses) / len(losses) + 2 * math.log(temperature) ** 2 / max(1, n_scored)
 
     return min(_TEMPERATURES, key=lambda t: (log_loss(t), t))
 
@@ -222,27 +275,33 @@ def train(
         raise ValueError(
             f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
         )
+    if ranks.is_first:
+        _expect_writable(out)
+    begun = load_artefact(init) if init else None
+    recipe = _begun_from(recipe, begun) if begun else recipe
     is_streamed = any(part.stream for part in recipe.data)
     if is_streamed:
         run_folder.mkdir(parents=True, exist_ok=True)
     train_sets, dev, hashes = _read(recipe, ranks, run_folder)
-    if init:
-        config, vocabulary, network = _from_artefact(recipe, init, train_sets, ranks)
+    if begun:
+        config, vocabulary, network = _from_artefact(recipe, begun, train_sets, ranks)
     else:
         config, lexicon, network = _fresh(recipe, train_sets)
         vocabulary = lexicon.vocabulary
         for path in filter(None, (recipe.vectors.cased, recipe.vectors.lower)):
             hashes[path] = _sha256(Path(path))
+    dev = [_known(part, config.entity_types) for part in dev]
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
     if recipe.augment.swap_names and not names:
         raise ValueError("augment.swap_names is set, but names, the folder of name lists, is not")
     # Batches of other sentences, or other words behind the rows of a table, would add up to nonsense.
     words = (vocabulary.cased, vocabulary.lower, vocabulary.chars)
     listed = (names.given, names.family) if names else ()
-    ranks.agree(_digest(recipe.as_json(), hashes, words, listed), "settings, data, vectors or names")
+    inputs = _digest(hashes, words, listed, _sha256(init / MANIFEST) if init else "").hex()
+    ranks.agree(_digest(recipe.as_json(), inputs), "settings, data, vectors or names")
     fit = Fit(
         run_folder, recipe, config, network, vocabulary, train_sets, dev, names=names, device=device,
-        ranks=ranks, window=_WINDOW if is_streamed else 0,
+        ranks=ranks, window=_WINDOW if is_streamed else 0, inputs=inputs,
     )  # fmt: skip
     n_trained = sum(p.numel() for p in fit.trained.values())
     ranks.say(
