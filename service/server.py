@@ -1,5 +1,5 @@
-"""uvicorn, with what it lacks: deadlines for a request's head, problems for bad HTTP, cheap refusals,
-and draining."""
+"""uvicorn, with what it lacks: deadlines for a request's head and for who reads its answer, bodies behind a
+wish for another protocol, problems for bad HTTP, cheap refusals, and draining."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -50,19 +51,22 @@ class _Lingering:
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """Closes connections whose request's head, or refused body, takes too long or is too long.
+    """Closes connections whose request's head, or refused body, takes too long or is too long, and those
+    whose answers nobody reads.
 
-    uvicorn waits for ever for both (encode/uvicorn#157): a few slow clients would hold every
-    connection there is.
+    uvicorn waits for ever for each of these (encode/uvicorn#157 is about the first): a few slow clients
+    would hold every connection there is, and what was written to them.
     """
 
     receive_timeout_s = 30.0
+    unread_timeout_s = 300.0
     metrics: Metrics
     admission: Admission
     refusal: Refusal
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.url = b""  # which uvicorn sets once a head has begun
         self._is_reading_head = True
         self._is_reading_body = False
         self._n_head_bytes = 0
@@ -71,6 +75,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._n_counted = 0  # of Admission.n_under_way
         self._to_refuse: tuple[int, str] | None = None  # when what came before it has been answered
         self._is_last = False  # once the body under way is here the connection closes
+        self._is_to_repeat = False  # the head that was read: it asks for another protocol
+        self._unread_deadline: asyncio.TimerHandle | None = None  # where answers wait for the client
+        self._n_unread_bytes = 0  # when that was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,6 +86,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._unwatch_unread()
         self._say_that_nobody_is_left()
         self.admission.n_under_way -= self._n_counted
         self._n_counted = 0
@@ -106,15 +114,54 @@ class ImpatientProtocol(HttpToolsProtocol):
             if refused is not None:
                 self._refuse_at_once(refused)
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._is_reading_head:
-            self._n_head_bytes += len(data)
+            self._n_head_bytes += len(data) if self._n_head_bytes else self._n_head_bytes_in(data)
             if self._n_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(431, f"the request's head has more than {MAX_HEAD_BYTES} bytes")
             elif self._deadline is None:
                 self._watch()
         elif self._deadline is not None and not self._is_reading_body:
             self._unwatch()
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn does, but what follows a request for another protocol is read as what it is.
+
+        httptools takes it for that protocol, and would skip the request's body; uvicorn speaks none, and
+        goes on with the body as if it were the next request, which a client behind a proxy could make it.
+        A server may ignore the wish (RFC 9110, section 7.8), so the head is read again without it.
+        """
+        left: bytes | memoryview = data
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(left)
+                    return
+                except httptools.HttpParserUpgrade as asked:
+                    left = memoryview(left)[asked.args[0] :]
+                    self._repeat_head()
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
+
+    def _repeat_head(self) -> None:
+        """Has the head that was just read parsed again, as if it had asked for no other protocol."""
+        line = b"%s %s HTTP/%s\r\n" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        headers = [b"%s: %s\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+        # Another parser: this one may have closed itself, after "Connection: close".
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.feed_data(b"".join((line, *headers, b"\r\n")))
+
+    def _n_head_bytes_in(self, data: bytes) -> int:
+        """Of a head that began in ``data``, behind other requests maybe; 1 where its URL did not."""
+        start = data.rfind(self.parser.get_method() + b" " + self.url) if self.url else -1
+        return len(data) - start if start >= 0 else 1
 
     def _is_between_requests(self) -> bool:
         """All that came was answered, and the client has taken it."""
@@ -137,6 +184,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._n_head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":  # whatever its headers: what follows is no request
+                raise httptools.HttpParserError("CONNECT")
+            self._is_to_repeat = True
+            return
         self._is_reading_head = False
         self._is_reading_body = True
         self._unwatch()
@@ -150,6 +202,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         self.admission.n_under_way += 1
 
     def on_message_complete(self) -> None:
+        if self._is_to_repeat:
+            self._is_to_repeat = False
+            return
         self._is_reading_body = False
         self._unwatch()
         super().on_message_complete()
@@ -191,13 +246,56 @@ class ImpatientProtocol(HttpToolsProtocol):
             + b"connection: close\r\n\r\n"
             + content
         )
-        self.transport.close()
+        self._close()
 
     def _close_when_read(self) -> None:
         if self._is_reading_body and self.cycle.response_complete:
             self._is_last = True
         else:
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Once the client has read what was written; which it has to."""
+        self.transport.close()
+        self._watch_unread()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._watch_unread()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._give_up()
+
+    def eof_received(self) -> None:
+        self._watch_unread()  # the transport closes itself
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._unwatch_unread()
+
+    def _watch_unread(self) -> None:
+        """Aborts the connection unless the client reads some of what waits for it in the time for that."""
+        if self._unread_deadline is None and (n_bytes := self.transport.get_write_buffer_size()):
+            self._n_unread_bytes = n_bytes
+            self._unread_deadline = self.loop.call_later(self.unread_timeout_s, self._look_at_unread)
+
+    def _unwatch_unread(self) -> None:
+        if self._unread_deadline is not None:
+            self._unread_deadline.cancel()
+            self._unread_deadline = None
+
+    def _look_at_unread(self) -> None:
+        self._unread_deadline = None
+        if self.transport.get_write_buffer_size() < self._n_unread_bytes:
+            self._watch_unread()
+        else:
+            self.transport.abort()
 
     def _watch(self) -> None:
         self._unwatch()
@@ -210,7 +308,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
-            self.transport.close()
+            self._close()
 
 
 class Lookout:
@@ -248,6 +346,7 @@ class Server(uvicorn.Server):
 
         class Protocol(ImpatientProtocol):
             receive_timeout_s = settings.receive_timeout_s
+            unread_timeout_s = settings.max_request_timeout_s
             admission = service.admission
             refusal = Refusal(service, TAG_PATH)
             metrics = service.metrics

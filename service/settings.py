@@ -179,7 +179,10 @@ class Settings:
 
     request_timeout_s: float = _setting(60.0, _seconds(above=0.001), "a request's deadline, unless it says")
     max_request_timeout_s: float = _setting(
-        300.0, _seconds(above=0.001), "the longest deadline a request may ask for (X-Request-Timeout)"
+        300.0,
+        _seconds(above=0.001),
+        "the longest deadline a request may ask for (X-Request-Timeout); a client that reads nothing of an "
+        "answer for so long is hung up on",
     )
     receive_timeout_s: float = _setting(
         30.0, _seconds(above=0.001), "in which a request's head, and then its body, must have arrived"

@@ -8,6 +8,7 @@ Each surface reads its own wire before these steps, and writes its own after the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,11 +145,36 @@ def check_total(n_tokens: int, settings: Settings) -> None:
         )
 
 
-async def off_loop(service: Service, is_small: bool, work: Callable[[], Value]) -> Value:
-    """The result of pure work on text: here if it is small, else on the text thread."""
+async def off_loop(
+    service: Service,
+    is_small: bool,
+    work: Callable[[], Value],
+    deadline: float | None = None,
+    receive: Receive | None = None,
+) -> Value:
+    """The result of pure work on text: here if it is small, else on the text thread.
+
+    That is waited for until ``deadline``, of time.monotonic, and while ``receive`` does not say that the
+    client hung up: else raises Problem, or ClientGone. Work that has not begun by then never does.
+    """
     if is_small:
         return work()
-    return await asyncio.get_running_loop().run_in_executor(service.text_thread, work)
+    left_s = None if deadline is None else deadline - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        raise _deadline_passed()
+    to_do = [work]
+    try:
+        async with asyncio.timeout(left_s):
+            future = asyncio.get_running_loop().run_in_executor(service.text_thread, lambda: to_do.pop()())
+            return await (future if receive is None else _unless_gone(future, receive))
+    except TimeoutError:
+        raise _deadline_passed() from None
+    finally:
+        to_do.clear()  # what was given up holds no text until its turn comes
+
+
+def _deadline_passed() -> Problem:
+    return Problem("deadline-passed", "the deadline passed before the answer was computed")
 
 
 def let_go(*lists: list[Any]) -> None:
@@ -173,7 +199,7 @@ def said_as_problems() -> Iterator[None]:
     except OverloadedError as error:
         raise overloaded(error.what, f"max_queue_{error.what}", error.most, error.waiting) from None
     except DeadlineError:
-        raise Problem("deadline-passed", "the deadline passed before the answer was computed") from None
+        raise _deadline_passed() from None
     except ClosedError:
         raise Problem("draining", "this replica is shutting down: ask another, or again") from None
 
@@ -231,7 +257,7 @@ def for_each(cuts: Sequence[Cut], answers: Iterator[Tagged], model: ServedModel)
     return found
 
 
-async def _unless_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> list[Tagged]:
+async def _unless_gone(future: asyncio.Future[Value], receive: Receive) -> Value:
     """The future's result; it is cancelled, and ClientGone raised, when the client hangs up first."""
     loop = asyncio.get_running_loop()
     watching: asyncio.Task[None] | None = None
@@ -253,7 +279,7 @@ async def _unless_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -
             watching.cancel()
 
 
-async def _cancel_when_gone(future: asyncio.Future[list[Tagged]], receive: Receive) -> None:
+async def _cancel_when_gone(future: asyncio.Future[Value], receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     future.cancel()

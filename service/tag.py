@@ -148,12 +148,15 @@ def endpoint(service: Service) -> Endpoint:
             check_room(model)
             known = facts()
             with known.step("cut"):
-                cuts = await off_loop(service, is_small, lambda: cuts_of(asked, model, settings))
+                cuts = await off_loop(
+                    service, is_small, lambda: cuts_of(asked, model, settings), deadline, request.receive
+                )
             answers = await tagged(cuts, model, asked.threshold, deadline, request.receive)
             with known.step("write"):
                 content = await off_loop(
-                    service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model)
-                )
+                    service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model),
+                    deadline, request.receive,
+                )  # fmt: skip
             if not is_small:
                 service.text_thread.submit(let_go, cuts, answers)  # nobody waits for that
             return JsonResponse(content)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import re
 import subprocess
 import sys
 
@@ -23,6 +25,7 @@ from service.client import (
 )
 from service.client.jobs import JITTER, LINE_BYTES_AT_ONCE, LINES_AT_ONCE, MAX_ATTEMPTS
 from service.keys import new_key
+from service.openapi import SECONDS_PATTERN
 from tests.running import running
 from tests.strategies import brief
 
@@ -325,6 +328,22 @@ def test_the_service_s_deadline_is_the_client_s(service):
     with Nametag(f"http://127.0.0.1:{service.port}", timeout_s=0.3) as nametag, pytest.raises(TimedOut):
         nametag.tag(["Ann"])
     gate.opened.set()
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e18, 1e9, 30.0, 0.0004])
+def test_any_time_may_be_given_and_the_service_is_told_what_its_header_has_room_for(timeout_s):
+    patient = Patient(httpx.Response(200, json=ANSWER), timeout_s=timeout_s)
+    assert patient.client.tag(["Ann"]) == []
+    (request,) = patient.requests
+    assert re.fullmatch(SECONDS_PATTERN, request.headers["x-request-timeout"])
+    waited_s = request.extensions["timeout"]["read"]
+    assert waited_s is None if timeout_s > 30 else 0 < waited_s <= timeout_s
+
+
+def test_an_answer_may_be_waited_for_for_ever(url):
+    for timeout_s in (math.inf, 1e9):
+        with Nametag(url, timeout_s=timeout_s) as nametag:
+            assert len(nametag.tag(["Ann"])) == 1
 
 
 def test_where_nobody_listens_the_connection_fails():

@@ -202,6 +202,18 @@ def test_where_it_cannot_be_stored_the_answer_is_a_503_without_the_text(tiny_art
     assert (answer.status_code, answer.json()["code"]) == (503, "annotations-not-stored")
 
 
+@pytest.mark.parametrize("line", ["[1]", "null", '"7"', "no JSON"])
+def test_a_file_with_lines_of_somebody_else_s_is_a_503_and_stays_as_it_is(service, folder, line):
+    folder.mkdir(exist_ok=True)
+    file = folder / "project-mixed.jsonl"
+    file.write_text(line + "\n")
+    gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 8}], "project": {"id": "mixed"}}
+    for body in (event("ANNOTATION_CREATED", region(2, 14), project="mixed"), gone):
+        answer = post(service, "webhook", body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "annotations-not-stored")
+    assert file.read_text() == line + "\n"
+
+
 def test_several_writers_lose_nothing(tmp_path):
     path = tmp_path / "project-1.jsonl"
 

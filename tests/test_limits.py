@@ -1,14 +1,18 @@
 """Bodies that are wrong, large, slow or unfinished; queues that are full. A 500 is a bug."""
 
+import asyncio
 import json
 import re
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from service.problems import Problem
+from service.steps import off_loop
 from tests.running import check_problem, running
 
 JSON = {"content-type": "application/json"}
@@ -192,6 +196,70 @@ def test_what_is_not_http_gets_a_problem_and_is_closed(service, request_bytes):
     assert service.tag(["Ann"])
 
 
+HTTP2 = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+def wish(body, headers=HTTP2):
+    """What asks for HTTP/2, as Java's client and curl --http2 do, if only the server speaks it."""
+    line = b"POST /v1/tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return line + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def answers(service, *parts, n=1):
+    """What comes back until n answers have begun, or the connection is closed."""
+    found = b""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.002)
+        while found.count(b"HTTP/1.1 ") < n and (part := client.recv(65536)):
+            found += part
+    return found
+
+
+@pytest.mark.parametrize(
+    "headers", [HTTP2, HTTP2.replace(b"h2c", b"websocket"), b"upgrade:h2c\r\n" + HTTP2]
+)
+@pytest.mark.parametrize("size", [10_000, 150, 1], ids=["whole", "in parts", "bytes"])
+def test_a_wish_for_another_protocol_is_ignored_and_the_body_read(service, headers, size):
+    request = 2 * wish(b'{"sentences": ["Ann"]}', headers) + wish(b'{"sentences": []}', b"")
+    parts = [request[at : at + size] for at in range(0, len(request), size)]
+    found = answers(service, *parts, n=3)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"200"] * 3
+
+
+def test_a_wish_for_another_protocol_keeps_what_else_was_asked(service):
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+        client.sendall(
+            wish(
+                b'{"sentences": ["Ann"]}',
+                b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nX-Request-Id: me\r\n",
+            )
+        )
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nx-request-id: me\r\n" in answer
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_no_request_hides_in_a_body_behind_a_wish_for_another_protocol(service, apart):
+    request = wish(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Request-Id: hidden\r\n\r\n")
+    at = request.index(b"GET /livez") if apart else len(request)
+    found = answers(service, request[:at], request[at:], wish(b'{"sentences": []}', b""), n=2)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"400", b"200"]
+    assert b'"code":"not-json"' in found
+    assert b"hidden" not in found
+
+
+def test_nothing_is_read_behind_connect_which_is_for_proxies(service):
+    hidden = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"CONNECT /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    found = answers(service, head, hidden, n=2)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"400"]
+
+
 def test_a_head_that_never_ends_is_cut_off(service):
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 70_000)
@@ -315,6 +383,74 @@ def test_a_passed_deadline_is_a_504(service):
 @pytest.mark.parametrize("timeout", ["", "soon", "0", "0.000", "-1", "1e3", "nan", "inf"])
 def test_a_deadline_that_is_none_is_a_400(service, timeout):
     service.refused(400, "invalid-timeout", json={"text": "a"}, headers={"x-request-timeout": timeout})
+
+
+LONG = "Ann met Ben. " * 500  # of which the text thread makes tokens, not the event loop
+
+
+@pytest.fixture
+def busy(service):
+    """The text thread works on something else until the event is set."""
+    done = threading.Event()
+    service.service.text_thread.submit(done.wait, 30)
+    yield done
+    done.set()
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The requests whose texts the text thread began to cut."""
+    found = []
+    monkeypatch.setattr("service.tag.cuts_of", lambda *asked: found.append(asked))
+    monkeypatch.setattr("service.compat.wire._cut", lambda *asked: found.append(asked))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/tag", {"text": LONG}), ("/compat/huggingface", {"inputs": LONG})]
+)
+def test_a_deadline_counts_while_others_use_the_text_thread(service, busy, begun, path, body):
+    answer = service.client.post(path, json=body, headers={"x-request-timeout": "0.2"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline-passed")
+    assert not busy.is_set()
+    busy.set()
+    service.service.text_thread.submit(int).result(30)  # by now it has had its turn
+    assert begun == []
+
+
+def test_a_deadline_counts_while_the_text_thread_writes(service, monkeypatch):
+    written = threading.Event()
+    monkeypatch.setattr("service.tag.answer_bytes", lambda *_: written.wait(30) and b"{}")
+    service.refused(504, "deadline-passed", json={"text": LONG}, headers={"x-request-timeout": "0.5"})
+    assert not written.is_set()
+    written.set()
+
+
+def test_work_that_comes_after_its_deadline_is_not_begun(service, begun):
+    work = off_loop(service.service, False, lambda: begun.append(1), time.monotonic() - 1)
+    with pytest.raises(Problem, match="deadline"):
+        asyncio.run(work)
+    service.service.text_thread.submit(int).result(30)
+    assert begun == []
+
+
+def test_a_client_that_hangs_up_leaves_the_text_thread_too(service, busy, begun):
+    body = json.dumps({"text": LONG}).encode()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+        client.sendall(wish(body, b""))
+        until(lambda: service.service.text_thread._work_queue.qsize())
+    until(lambda: not service.service.admission.n_requests)
+    assert not busy.is_set()
+    busy.set()
+    service.service.text_thread.submit(int).result(30)
+    assert begun == []
+
+
+def until(is_so):
+    ends = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def test_a_deadline_is_capped(tiny_artefact):

@@ -279,7 +279,7 @@ class AsyncNametag:
                         raise _failed(error) from error
 
 
-def _set_timeout(request: httpx.Request, seconds: float) -> None:
+def _set_timeout(request: httpx.Request, seconds: float | None) -> None:
     request.extensions = {**request.extensions, "timeout": httpx.Timeout(seconds).as_dict()}
 
 

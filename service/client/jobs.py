@@ -35,6 +35,10 @@ LINE_BYTES_AT_ONCE = 128 * 1024
 MAX_ATTEMPTS = 6
 FIRST_WAIT_S = 0.5  # doubled from one attempt to the next, where Retry-After says no more
 JITTER = 0.25  # of a wait, at most, on top: so that who was refused together does not come back together
+# What X-Request-Timeout has room for, and the longest wait that sockets know, about: beyond, httpx waits
+# until there is an answer.
+_LEAST_S, _MOST_S = 0.001, 999_999_999.0
+_LONGEST_WAIT_S = 1_000_000.0
 # What a smaller part of the same job may not be over.
 _OF_THE_REQUEST = frozenset({"max_sentences", "max_body_bytes", "max_request_tokens"})
 
@@ -48,7 +52,7 @@ Object = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Send:
     request: httpx.Request
-    timeout_s: float
+    timeout_s: float | None  # None is for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,12 @@ class Jobs:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise TimedOut(f"no answer within {self._timeout_s:g} seconds")
-            headers = {**self._headers, "x-request-timeout": f"{left_s:.3f}"}
+            said_s = min(max(left_s, _LEAST_S), _MOST_S)
+            headers = {**self._headers, "x-request-timeout": f"{said_s:.3f}"}
             if content is not None:
                 headers["content-type"] = media_type
             request = httpx.Request(method, self._url.join(path), headers=headers, content=content)
-            answer = yield Send(request, left_s)
+            answer = yield Send(request, left_s if left_s <= _LONGEST_WAIT_S else None)
             assert answer is not None
             if answer.status_code not in (429, 503):
                 return checked(answer)

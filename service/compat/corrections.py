@@ -49,12 +49,13 @@ class Correction:
 
 
 def store(path: Path, correction: Correction) -> None:
-    """Adds a correction to a file, or puts it in the place of the one before. Raises OSError."""
+    """Adds a correction to a file, or puts it in the place of the one before. Raises OSError, or ValueError
+    where the file is not one of corrections."""
     _change(path, {correction.annotation}, correction.line)
 
 
 def forget(path: Path, annotations: set[int]) -> None:
-    """Takes annotations out of a file. Raises OSError."""
+    """Takes annotations out of a file. Raises as ``store``."""
     _change(path, annotations, b"")
 
 
@@ -65,12 +66,20 @@ def _change(path: Path, replaced: set[int], line: bytes) -> None:
             before = path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             before = []
-        after = [each for each in before if orjson.loads(each).get("annotation") not in replaced]
+        after = [each for each in before if _annotation_of(each) not in replaced]
         # Renamed into place: a training that reads it now finds the whole of the old or the new one.
         # Not synced to the disk, which may take seconds: Label Studio has the annotation still.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as made:
             made.write(b"".join((*after, line)))
         os.replace(made.name, path)
+
+
+def _annotation_of(line: bytes) -> object:
+    """Raises ValueError."""
+    value = orjson.loads(line)
+    if type(value) is not dict:
+        raise ValueError("an object is expected on each line")
+    return value.get("annotation")
 
 
 @contextlib.contextmanager

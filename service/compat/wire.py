@@ -135,7 +135,9 @@ def endpoint(
             check_room(model)
             known = facts()
             with known.step("cut"):
-                cuts = await off_loop(service, is_small, lambda: _cut(job, model, settings))
+                cuts = await off_loop(
+                    service, is_small, lambda: _cut(job, model, settings), deadline, request.receive
+                )
             together = [cut for each in cuts for cut in each]
             found = await tagged(together, model, job.threshold, deadline, request.receive)
             with known.step("write"):
@@ -144,7 +146,9 @@ def endpoint(
                     Document(text, part, list(islice(left, len(part))))
                     for text, part in zip(job.texts, cuts, strict=True)
                 ]
-                return await off_loop(service, is_small, lambda: job.write(documents, model))
+                return await off_loop(
+                    service, is_small, lambda: job.write(documents, model), deadline, request.receive
+                )
 
     return answer
 
