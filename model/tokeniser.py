@@ -63,13 +63,14 @@ def _class_of(*categories: str) -> str:
     return "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in ranges)
 
 
-_MARK = _class_of("Mn", "Mc", "Me")
-_FORMAT = _class_of("Cf")
+# Parts of patterns' classes of characters.
+MARK = _class_of("Mn", "Mc", "Me")
+FORMAT = _class_of("Cf")
 # Inside a word: marks, soft hyphen, joiners, bidi marks. Not U+200B, which separates words.
-_GLUE = _MARK + "\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069"
+GLUE = MARK + "\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069"
 _HAN = "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = f"[^\\W_{_HAN}]"  # a letter or digit of a script that writes words
-_REST = f"{_LETTER}*(?:[{_GLUE}]+{_LETTER}*)*"
+_REST = f"{_LETTER}*(?:[{GLUE}]+{_LETTER}*)*"
 _PICTURE = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
     "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
@@ -93,16 +94,16 @@ _KINDS = (
     rf"(?:(?:[-\u2010\u2011.&\u00b7{_APOSTROPHE}]|(?<=\d)[,:/](?=\d)){_LETTER}{_REST})*"
     # An e-mail address starts like a word; its local part has at most 64 characters.
     rf"(?:[\w.+-]{{0,64}}@[\w-]+(?:\.[\w-]+)+|\.(?![.\w]))?",
-    rf"[@#](?:\w+|[{_GLUE}]+\w*)(?:[{_GLUE}]+\w*)*",
+    rf"[@#](?:\w+|[{GLUE}]+\w*)(?:[{GLUE}]+\w*)*",
     rf"(?i:n?[{_APOSTROPHE}](?:{_CLITIC}|t)|[{_APOSTROPHE}]\d\ds?)(?!\w)",
     *(f"{re.escape(mark)}{{2,}}" for mark in "-=*_~.!?`"),
     "''",
     r"[:;=]['-]?[()DPpO/\\|\]\[*3]+(?![\w()/\\|\]\[*])|<3",
     "[\U0001f1e6-\U0001f1ff]{2}",  # a flag
     rf"{_PICTURE}(?:\u200d{_PICTURE})*",
-    rf"[{_HAN}][{_GLUE}]*",
-    rf"[{_FORMAT}]+",
-    rf"\S[{_GLUE}]*",
+    rf"[{_HAN}][{GLUE}]*",
+    rf"[{FORMAT}]+",
+    rf"\S[{GLUE}]*",
 )
 # Most tokens are a plain word or a comma before something that no kind of token would take too. Tried
 # first, that halves the time; nothing is matched otherwise than by the kinds alone.

@@ -1,13 +1,19 @@
 """Who is the same person, and the invented names that follow."""
 
+import hashlib
+import hmac
+import random
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.redaction import identity
+from service.redaction import pseudonyms as inventing
 from service.redaction.guess import bearer_of
-from service.redaction.identity import folded, people_of
+from service.redaction.identity import People, folded, is_form_of, is_initials, people_of, words_of
 from service.redaction.invented import ORIGINS
 from service.redaction.pseudonyms import Pseudonyms
 from service.redaction.texts import Person, redacted
@@ -39,6 +45,9 @@ names = st.one_of(
         (["Xi Jinping", "Xi"], [1, 1]),
         (["J.", "John Smith"], [1, 2]),
         (["", "!", "Mr.", "'s"], [1, 2, 3, 4]),
+        (["José García", "Jose\u0301 Garci\u0301a", "JOSE\u0301", "Jose\u0301's"], [1] * 4),
+        (["Ada Lovelace", "Ada Love\u00adlace", "\u200eAda\u200f Lovelace", "Love\u00adlace"], [1] * 4),
+        (["राहुल गांधी", "गांधी's"], [1, 1]),
     ],
 )
 def test_who_is_the_same_person(given_names, numbers):
@@ -53,6 +62,60 @@ def test_numbers_count_from_1_and_do_not_depend_on_case_or_on_what_is_said_twice
     assert people_of(given_names * 2).numbers == people.numbers * 2
     # "ß".upper() is "SS": folding is what makes them one.
     assert people_of([folded(name) for name in given_names]).numbers == people.numbers
+
+
+def by_comparing_all(given_names):
+    """The rule of people_of: each name, the fullest first, with every fuller one."""
+    keys = [words_of(name) for name in given_names]
+    full_name, taken = {}, []
+    for words in sorted(
+        dict.fromkeys(keys), key=lambda ws: (sum(not is_initials(w) for w in ws), len(ws)), reverse=True
+    ):
+        if len(words) > 1:
+            candidates = [full for full in taken if is_form_of(words, full)]
+        else:
+            telling = {*words} - identity.PARTICLES - identity.SUFFIXES
+            telling = {w for w in telling if not is_initials(w)}
+            candidates = [full for full in taken if len(full) > 1 and telling & {*full}]
+        full_name[words] = candidates[0] if len(candidates) == 1 else words
+        if full_name[words] is words:
+            taken.append(words)
+    persons = list(dict.fromkeys(full_name[words] for words in keys))
+    return People([persons.index(full_name[words]) + 1 for words in keys], persons)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_who_is_who_is_what_comparing_all_with_all_says(seed):
+    some = random.Random(seed)
+    words = "j j. J.R. john jane jan x ab van de smith jones jr. III mr 明 小明 o'neil é गांधी".split()
+    for _ in range(150):
+        given_names = [
+            " ".join(some.choices(words, k=some.randint(1, 5))) for _ in range(some.randint(1, 30))
+        ]
+        assert people_of(given_names) == by_comparing_all(given_names)
+
+
+@pytest.mark.parametrize("form", ["Q{}x Smith", "John Q{}x Smith", "J. Q{}x Smith", "van Q{}x Smith"])
+def test_who_shares_a_name_with_thousands_is_compared_with_a_few(form, monkeypatch):
+    compared = []
+    monkeypatch.setattr(identity, "is_form_of", lambda *both: compared.append(both) or is_form_of(*both))
+    given_names = [*(form.format(i) for i in range(1_000)), "Smith", "J. Smith", "van Smith", "John Smith"]
+    assert len(set(people_of(given_names).numbers)) > 1_000
+    assert len(compared) < 3 * len(given_names)
+
+
+def hash_of(name, key=b"key" * 9):
+    (result,) = redacted([name], [[Person(0, len(name), 1.0)]], "hash", key)
+    return result.text
+
+
+def test_a_hash_is_of_the_composed_name_however_it_is_written():
+    for name in ("josé garcía", "ada lovelace", "nguyễn văn"):
+        expected = hmac.new(b"key" * 9, name.encode(), hashlib.sha256).hexdigest()[:16]
+        for form in ("NFC", "NFD"):
+            written = unicodedata.normalize(form, name.title())
+            hidden = "\u00ad".join(written)  # between letters, and between a letter and its accent
+            assert {hash_of(written), hash_of(hidden)} == {f"[PERSON_{expected}]"}
 
 
 def pseudonyms(given_names, key=b"key", more=()):
@@ -74,6 +137,17 @@ def test_a_pseudonym_keeps_the_shape_of_the_name():
     for name, shape in zip(made, shapes.values(), strict=True):
         assert re.fullmatch(shape, name), name
     assert made[0].split()[1].casefold() == made[5].casefold()
+
+
+def test_a_pseudonym_is_the_same_however_the_name_is_written():
+    one, other, surname = pseudonyms(["José Garcé", "Jose\u0301 Gar\u00adce\u0301", "Garce\u0301"])
+    assert one == other
+    assert surname == one.split()[1]
+    # And a word of the texts is one that is never chosen.
+    (chosen,) = pseudonyms(["José"])
+    hidden = "\u00ad".join(unicodedata.normalize("NFD", chosen))
+    for more in (hidden, f"{chosen}\u200bis", f"{chosen}\u030b"):
+        assert pseudonyms(["José"], more=[more]) != [chosen]
 
 
 def test_those_who_share_a_surname_still_do_and_nobody_else():
@@ -107,6 +181,27 @@ def test_hundreds_of_persons_have_a_name_each():
     given_names = [f"{a}{b}or {b}{a}{a}sen".title() for a in letters for b in letters]
     made = pseudonyms(given_names)
     assert len(set(made)) == len(given_names)
+
+
+@pytest.mark.parametrize("form", ["Q{}x", "A{}x"])  # few of the lists' names begin like it; many do
+def test_an_invented_name_takes_no_longer_for_the_thousandth(form, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(inventing, "folded", lambda name: looked_at.append(name) or folded(name))
+    given_names = [form.format(i) for i in range(2_000)]
+    made = pseudonyms(given_names)
+    assert len(set(made)) == len(given_names)
+    assert len(looked_at) < 100 * len(given_names)
+
+
+def test_where_all_short_names_occur_in_the_texts_a_longer_one_is_found_soon(monkeypatch):
+    syllables = inventing._SYLLABLES
+    short = [a + b + c for a in syllables for b in syllables for c in syllables]
+    listed = [w for o in ORIGINS.values() for w in (*o.female, *o.male, *o.surnames, *o.female_surnames)]
+    looked_at = []
+    monkeypatch.setattr(inventing, "_is_alike", lambda *both: bool(looked_at.append(both)))
+    (made,) = pseudonyms(["Quux"], more=[" ".join(short + listed)])
+    assert len(made) == 2 * 4
+    assert len(looked_at) < 100
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import unicodedata
 
 import orjson
 import pytest
@@ -10,9 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from model.head import ScoredSpan, Tagged
+from model.labels import PERSON, Span
+from model.tokeniser import tokeniser
 from service.problems import Problem
 from service.redaction.schemas import RedactRequestJson, RedactResponse, redact_request
-from service.redaction.texts import MASK, MODES, Person, with_namesakes
+from service.redaction.texts import (
+    MASK,
+    MODES,
+    Person,
+    Redacted,
+    Redaction,
+    left_over,
+    persons_of,
+    redacted,
+    with_namesakes,
+)
 from service.schemas import parsed
 from service.settings import ROOT
 from tests.running import check_problem, running
@@ -321,11 +335,122 @@ def test_the_model_finds_nobody_in_what_was_redacted(bundled):
             assert [p["text"] for s in found for p in s["persons"]] == []
 
 
+def test_who_shares_a_first_name_with_thousands_is_looked_up(monkeypatch):
+    sorted_in_all = []
+    monkeypatch.setattr(
+        "service.redaction.texts.sorted",
+        lambda these, **how: sorted(sorted_in_all.extend(these) or these, **how),
+        raising=False,
+    )
+    names = [f"John q{i}x" for i in range(1_000)]
+    text = ", ".join(names)
+    persons = [Person(m.start(), m.end(), 0.9) for m in re.finditer(r"John \w+", text)]
+    _, found = with_namesakes([text, text.upper()], [persons, []])
+    assert len(found) == len(names)
+    assert len(sorted_in_all) < 10 * len(names)
+
+
+# How names are written
+
+MARKED = [
+    "Andre\u0301",
+    "Rene\u0301",
+    "Gidé",
+    "गांधी",
+    "राहुल",
+    "ક્‍ષ",
+    "محمّد",
+    "Love\u00adlace",
+    "علی\u200cرضا",
+    "ศรี",
+]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_of_a_name_no_mark_and_no_joiner_is_left(name):
+    for text in (f"I met {name}.", f"I met Dr. {name}'s owl", f"\u2068{name}\u2069 left"):
+        start = text.index(name)
+        for before in (0, 1):  # and where the model takes what stands beside it along
+            found = Person(start - before, start + len(name) + before, 0.9)
+            assert left_over(Redacted(text, []), [found]) == [Person(start, start + len(name), 0.9)]
+
+
+def test_the_same_name_is_found_elsewhere_however_its_accents_are_written():
+    name = unicodedata.normalize("NFD", "André Gidé")
+    texts = [f"I met {name}.", "André Gidé left.", f"I met {name}\u0301."]
+    _, elsewhere, other = with_namesakes(texts, [[Person(6, 6 + len(name), 0.9)], [], []])
+    assert elsewhere == [Person(0, 10, 0.9)]
+    assert other == []  # another word begins like it
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_possessive_is_told_from_a_name_that_ends_in_a_mark(name):
+    text = f"{name}'s owl"
+    tokens = tokeniser("treebank-1")(text)
+    both = Tagged([], [], [ScoredSpan(Span(0, len(tokens) - 1, PERSON), 0.9)])
+    assert persons_of(text, tokens, both) == [Person(0, len(name), 0.9)]
+
+
+# Rounds
+
+
+def found_one_by_one(texts, patterns, mode):
+    """The results where the model finds another pattern each time it looks; and what it was shown."""
+    redaction = Redaction(texts, mode, KEY.encode())
+    shown = []
+    for pattern in (*patterns, "nobody"):
+        asked = redaction.to_tag()
+        shown += asked
+        redaction.learn(
+            [[Person(m.start(), m.end(), 0.4) for m in re.finditer(pattern, text)] for text in asked]
+        )
+    assert redaction.to_tag() == []
+    return redaction.results(), shown
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_is_found_in_the_result_only_is_replaced_in_every_mode(mode):
+    texts = ["Ada met Bob and Cleo.", "Bob left."]
+    results, shown = found_one_by_one(texts, ["Ada|^Bob", "Bob", "Cleo"], mode)
+    assert [[r.start for r in each.replacements] for each in results] == [[0, 8, 16], [0]]
+    assert [[r.person for r in each.replacements] for each in results] == [[1, 2, 3], [2]]
+    (ada, bob, _), (again,) = ([r.text for r in each.replacements] for each in results)
+    assert bob == again
+    assert (ada == bob) == (mode == "mask")
+    for text, result in zip(texts, results, strict=True):
+        assert not re.search("Ada|Bob|Cleo", result.text)
+        at = 0
+        for r in result.replacements:
+            assert result.text[r.new_start : r.new_end] == r.text
+            at += r.new_end - r.new_start - (r.end - r.start)
+        assert len(result.text) == len(text) + at
+    if mode == "pseudonym":  # the model would find invented names, and is shown none
+        assert shown == found_one_by_one(texts, ["Ada|^Bob", "Bob", "Cleo"], "label")[1]
+        persons = [[Person(r.start, r.end, 0.4) for r in each.replacements] for each in results]
+        assert results == redacted(texts, persons, "pseudonym", KEY.encode())
+
+
+def test_a_full_name_that_is_sent_along_makes_the_hashes_of_two_requests_one(service):
+    """As docs/redaction.md says."""
+    potter, harry = [{"person": "Potter"}, " left."], [{"person": "Harry Potter"}, " came."]
+    full = [{"person": "Harry Potter"}]
+    alone = redact(service, [potter], "hash")[0]["text"].removesuffix(" left.")
+    beside, with_full = (redact(service, [potter, each], "hash") for each in (harry, full))
+    (its_own,) = redact(service, [full], "hash")
+    assert beside[0]["text"] == with_full[0]["text"] == f"{its_own['text']} left."
+    assert alone != its_own["text"]
+
+
 def test_a_sure_name_of_two_words_is_a_person_wherever_it_stands():
     texts = ["Harry Potter left.", "a harry  potter spell, HARRY-POTTER, harry, potter"]
     for score, expected in ((0.9, ["harry  potter", "HARRY-POTTER"]), (0.3, [])):
         _, found = with_namesakes(texts, [[Person(0, 12, score)], []])
         assert [texts[1][p.start : p.end] for p in found] == expected
+    # The fullest of them, at the end of a text too.
+    for name in ("Harry James Potter", "Harry Potter"):
+        persons = [[Person(0, 18, 0.9)], [Person(0, 12, 0.8)], []]
+        _, _, (found,) = with_namesakes(["Harry James Potter", "Harry Potter", name], persons)
+        assert found == Person(0, len(name), 0.9 if "James" in name else 0.8)
     # What is a person already stays as it is.
     _, found = with_namesakes(texts, [[Person(0, 12, 0.9)], [Person(2, 7, 0.2)]])
     assert [texts[1][p.start : p.end] for p in found] == ["harry", "HARRY-POTTER"]

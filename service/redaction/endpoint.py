@@ -47,7 +47,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "value": {"texts": ["🎉 Marie Curie was born in Warsaw."], "mode": "mask", "offset_unit": "utf16"},
     },
     "hash": {
-        "summary": "The same mark for the same name in every request with this key",
+        "summary": "The same mark in every request with this key, of the fullest form of the name there",
         "value": {
             "texts": ["Ada Lovelace wrote to Charles Babbage."],
             "mode": "hash",
@@ -121,12 +121,12 @@ async def _find(
 
     while True:
         with facts().step("cut"):
-            by_text = await off_loop(service, is_small, cut)
+            by_text = await off_loop(service, is_small, cut, deadline, receive)
         if not by_text:
             return
         cuts = [cut for cuts in by_text for cut in cuts]
         answers = await tagged(cuts, model, asked.threshold, deadline, receive)
-        await off_loop(service, is_small, partial(learn, by_text, answers))
+        await off_loop(service, is_small, partial(learn, by_text, answers), deadline, receive)
 
 
 def answer_bytes(redaction: Redaction, asked: RedactRequest, model: ServedModel) -> bytes:
@@ -181,12 +181,11 @@ def endpoint(service: Service) -> Endpoint:
             key = asked.key or own_key or secrets.token_bytes(_RANDOM_KEY_BYTES)
             if len(asked.given) < len(asked.texts):
                 check_room(model)
-            redaction = await off_loop(
-                service, is_small, lambda: Redaction(asked.texts, asked.mode, key, asked.given)
-            )
+            off = partial(off_loop, service, is_small, deadline=deadline, receive=request.receive)
+            redaction = await off(lambda: Redaction(asked.texts, asked.mode, key, asked.given))
             await _find(redaction, asked, model, service, deadline, request.receive, is_small=is_small)
             with facts().step("write"):
-                content = await off_loop(service, is_small, lambda: answer_bytes(redaction, asked, model))
+                content = await off(lambda: answer_bytes(redaction, asked, model))
             return JsonResponse(content)
 
     return redact

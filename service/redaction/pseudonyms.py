@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from service.redaction.guess import Bearer, bearer_of
@@ -24,10 +25,12 @@ from service.redaction.identity import (
     POSSESSIVE,
     SUFFIXES,
     TITLES,
+    WORD,
     People,
     Words,
     agree,
     bare,
+    composed,
     folded,
     is_initials,
 )
@@ -37,7 +40,17 @@ _WORD = re.compile(r"\w+")
 _HYPHEN = re.compile("[-\u2010\u2011]")
 _LEFT_OUT = PARTICLES | SUFFIXES | TITLES
 _PAIRS_TRIED = 50
+_LEAST_SYLLABLES = 3
 _SYLLABLES = "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro".split()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What one list of ``n`` names has for a request."""
+
+    n: int
+    names: dict[int, str]  # by their place in the list: those that occur nowhere in the texts
+    left: list[int]  # the places of those that may be free, ascending
 
 
 class Pseudonyms:
@@ -46,16 +59,19 @@ class Pseudonyms:
     def __init__(self, people: People, texts: Iterable[str], key: bytes) -> None:
         self._key = key
         # One that occurs in a text could be taken for who is meant there.
-        self._in_texts = {word for text in texts for word in _WORD.findall(folded(text))}
+        words = {word for text in texts for word in WORD.findall(text)}
+        self._in_texts = {part for word in words for part in _WORD.findall(folded(word))}
         self._names = people.names
         self._bearers = _bearers(people.names)
         self._stand_ins: dict[tuple[bool, str], str] = {}  # (is it a surname, folded word) → stand-in
         self._used: set[str] = set()  # folded: two names never become the same
+        self._pools: dict[tuple[str, bool, bool], _Pool] = {}  # origin, is it of surnames, of women
 
     def of(self, number: int, name: str) -> str:
         """What stands for this form of the name of person ``number``."""
         full = self._names[number - 1]
         bearer = self._bearers[number - 1]
+        name = composed(name)
         possessive = POSSESSIVE.search(name)
         words = [w for w in (name[: possessive.start()] if possessive else name).split() if bare(w)]
         telling = [w for w in words if folded(bare(w)) not in _LEFT_OUT] or words[-1:] or [full[-1]]
@@ -97,27 +113,44 @@ class Pseudonyms:
         draw = self._draw(word, is_surname)
         own = bearer.origin
         for origin in (own, *(each for each in ORIGINS.values() if each is not own)):
-            names = _names(origin, is_surname, bearer)
-            first = draw % len(names)
-            yield from (
-                name for name in (*names[first:], *names[:first])
-                if self._is_free(name, word) and folded(name) not in self._used
-            )  # fmt: skip
-        names = [name for name in _names(own, is_surname, bearer) if self._is_free(name, word)]
+            yield from self._listed(self._pool(origin, is_surname, bearer), draw, word)
+        pool = self._pool(own, is_surname, bearer)
+        names = [name for name in pool.names.values() if not _is_alike(name, word)]
         for i in range(_PAIRS_TRIED if names else 0):
             one, other = divmod(draw + i, len(names))
             pair = f"{names[one % len(names)]}-{names[other]}"
             if folded(pair) not in self._used:
                 yield pair
-        for i in count(draw % len(_SYLLABLES) ** 3):
-            digits = (i // len(_SYLLABLES) ** place % len(_SYLLABLES) for place in range(3 + i // 10**6))
-            name = "".join(_SYLLABLES[digit] for digit in digits).capitalize()
-            if self._is_free(name, word) and folded(name) not in self._used:
+        for n_syllables in count(_LEAST_SYLLABLES):
+            first = draw % len(_SYLLABLES) ** n_syllables
+            # Where those that are drawn are taken, longer ones are not: all first syllables, and on.
+            for i in range(first, first + len(_SYLLABLES)):
+                name = _of_syllables(i, n_syllables)
+                if not (_is_alike(name, word) or self._is_in_texts(name) or folded(name) in self._used):
+                    yield name
+
+    def _listed(self, pool: _Pool, draw: int, word: str) -> Iterator[str]:
+        """Those of a list that may stand for the word, from the drawn one on."""
+        first = bisect_left(pool.left, draw % pool.n)
+        for place in (*pool.left[first:], *pool.left[:first]):
+            name = pool.names[place]
+            if _is_alike(name, word):
+                continue
+            if folded(name) in self._used:
+                pool.left.remove(place)  # for good, so that nobody looks at it again
+            else:
                 yield name
 
-    def _is_free(self, name: str, word: str) -> bool:
-        parts = _WORD.findall(folded(name))
-        return folded(name)[0] != word[:1] and self._in_texts.isdisjoint(parts)
+    def _pool(self, origin: Origin, is_surname: bool, bearer: Bearer) -> _Pool:
+        key = (origin.name, is_surname, bearer.is_female)
+        if key not in self._pools:
+            listed = _names(origin, is_surname, bearer)
+            names = {place: name for place, name in enumerate(listed) if not self._is_in_texts(name)}
+            self._pools[key] = _Pool(len(listed), names, list(names))
+        return self._pools[key]
+
+    def _is_in_texts(self, name: str) -> bool:
+        return not self._in_texts.isdisjoint(_WORD.findall(folded(name)))
 
     def _draw(self, word: str, is_surname: bool) -> int:
         role = b"surname\0" if is_surname else b"given\0"
@@ -142,6 +175,16 @@ def _names(origin: Origin, is_surname: bool, bearer: Bearer) -> Sequence[str]:
     if is_surname:
         return origin.female_surnames if bearer.is_female and origin.female_surnames else origin.surnames
     return origin.female if bearer.is_female else origin.male
+
+
+def _is_alike(name: str, word: str) -> bool:
+    """Whether both begin with the same letter."""
+    return folded(name)[0] == word[:1]
+
+
+def _of_syllables(number: int, n_syllables: int) -> str:
+    n = len(_SYLLABLES)
+    return "".join(_SYLLABLES[number // n**place % n] for place in range(n_syllables)).capitalize()
 
 
 def _in_case_of(name: str, word: str) -> str:

@@ -69,9 +69,15 @@ class RedactJson(_RedactOptions):
 
 
 class RedactHashJson(_RedactOptions):
-    """Texts, and hashes in place of the persons in them, the same in every request with that key."""
+    """Texts, and hashes in place of the persons in them: of the key, and of the fullest form of the name
+    that the request has."""
 
-    mode: Literal["hash"] = Field(description="[PERSON_3f2a90c1b2d4e6f8], of the name and the key.")
+    mode: Literal["hash"] = Field(
+        description="[PERSON_3f2a90c1b2d4e6f8], the same in every request with this key where the fullest "
+        'form of the name in it is the same: "Potter" alone has another than beside "Harry Potter". To '
+        "join records of several requests, send the names in their fullest form along in each, as texts: "
+        '`[{"person": "Harry Potter"}]`.'
+    )
     key: str = Field(
         min_length=MIN_KEY_CHARS,
         max_length=MAX_KEY_CHARS,

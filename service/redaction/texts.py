@@ -6,7 +6,7 @@ Knows nothing of HTTP, nor of how persons are found. Offsets are code points, ha
 
     mask        █████, always five: the text does not show how long the name was
     label       [PERSON_1], the same number for the same person throughout all texts
-    hash        [PERSON_3f2a90c1b2d4e6f8], of the person's name and a key: the same in every request
+    hash        [PERSON_3f2a90c1b2d4e6f8], of a key and the fullest form of the person's name in the texts
     pseudonym   an invented name (service/redaction/pseudonyms.py)
 
 The bundled models take none of the first three for a person: ***** and [REDACTED] do as well, xxxxx
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from model.head import Tagged
 from model.labels import PERSON
 from model.tokeniser import Tokens
-from service.redaction.identity import POSSESSIVE, People, folded, people_of
+from service.redaction.identity import POSSESSIVE, WORD, People, Words, folded, people_of
 from service.redaction.pseudonyms import Pseudonyms
 
 MODES = ("mask", "label", "hash", "pseudonym")
@@ -43,7 +43,6 @@ _MAX_ROUNDS = 6
 # A name of two words that is a person so surely is taken for one wherever else it stands.
 _SURE = 0.5
 
-_WORD = re.compile(r"\w+")
 _INSIDE_NAME = re.compile(r"[\s.\-'\u2019\u2010]{1,3}")
 
 
@@ -107,7 +106,9 @@ class Redaction:
         self._key = key
         self._given = given or {}
         self._persons = [list(self._given.get(i, ())) for i in range(len(texts))]
-        self._results = redacted(texts, self._persons, mode, key)
+        # The model would find invented names too: they come last, in results().
+        self._shown_mode = "label" if mode == "pseudonym" else mode
+        self._results = redacted(texts, self._persons, self._shown_mode, key)
         self._seen: list[str | None] = [None] * len(texts)  # the result that was tagged last
         self.asked: list[int] = []  # whose texts to_tag() gave
         self._rounds = 0
@@ -120,9 +121,7 @@ class Redaction:
 
     def to_tag(self) -> list[str]:
         """The texts in which persons are to be found next; none when all is done."""
-        # Invented names are found, of course.
-        most = 1 if self._mode == "pseudonym" else _MAX_ROUNDS
-        if self._rounds >= most:
+        if self._rounds >= _MAX_ROUNDS:
             return []
         self._rounds += 1
         self.asked = [
@@ -144,10 +143,13 @@ class Redaction:
         if is_more:
             found_too = with_namesakes(self._texts, self._persons)
             self._persons = [list(self._given.get(i, each)) for i, each in enumerate(found_too)]
-            self._results = redacted(self._texts, self._persons, self._mode, self._key)
+            self._results = redacted(self._texts, self._persons, self._shown_mode, self._key)
 
     def results(self) -> list[Redacted]:
-        return self._results
+        """Each text without the persons that are known by now."""
+        if self._mode == self._shown_mode:
+            return self._results
+        return redacted(self._texts, self._persons, self._mode, self._key)
 
 
 def redacted(
@@ -214,8 +216,12 @@ def left_over(result: Redacted, persons: Iterable[Person]) -> list[Person]:
     return [
         Person(words[0].start() + shift, words[-1].end() + shift, score)
         for start, end, shift, score in found
-        if start < end and (words := list(_WORD.finditer(text, start, end)))
+        if start < end and (words := list(WORD.finditer(text, start, end)))
     ]
+
+
+# By first word, and by how many words: words → score.
+_Known = dict[str, dict[int, dict[Words, float]]]
 
 
 def with_namesakes(texts: Sequence[str], persons: Sequence[Sequence[Person]]) -> list[list[Person]]:
@@ -224,12 +230,12 @@ def with_namesakes(texts: Sequence[str], persons: Sequence[Sequence[Person]]) ->
     Models tell a person by the sentence too, so that the same name may be found in one and not in
     another. A single word is left to them: who is called May does not make every May a person.
     """
-    known: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)  # by first word: words → score
+    known: _Known = defaultdict(lambda: defaultdict(dict))
     for text, found in zip(texts, persons, strict=True):
         for p in found:
-            words = tuple(folded(match[0]) for match in _WORD.finditer(text, p.start, p.end))
+            words = tuple(folded(match[0]) for match in WORD.finditer(text, p.start, p.end))
             if p.score >= _SURE and len(words) > 1:
-                scores = known[words[0]]
+                scores = known[words[0]][len(words)]
                 scores[words] = max(p.score, scores.get(words, 0.0))
     return [
         sorted([*found, *_namesakes(text, found, known)], key=lambda p: p.start) if known else list(found)
@@ -237,27 +243,25 @@ def with_namesakes(texts: Sequence[str], persons: Sequence[Sequence[Person]]) ->
     ]
 
 
-def _namesakes(
-    text: str, taken: Sequence[Person], known: dict[str, dict[tuple[str, ...], float]]
-) -> list[Person]:
+def _namesakes(text: str, taken: Sequence[Person], known: _Known) -> list[Person]:
     found: list[Person] = []
-    matches = list(_WORD.finditer(text))
+    matches = list(WORD.finditer(text))
     words = [folded(match[0]) for match in matches]
     free_from = 0  # offset
     n_passed = 0  # of taken
     for i, word in enumerate(words):
         # The fullest name that stands here.
-        for name in sorted(known.get(word, ()), key=len, reverse=True):
-            last = i + len(name)
-            start, end = matches[i].start(), matches[min(last, len(words)) - 1].end()
-            if tuple(words[i:last]) != name or start < free_from:
+        for n_words in sorted(known.get(word, ()), reverse=True):
+            name, last = tuple(words[i : i + n_words]), i + n_words
+            if name not in known[word][n_words] or matches[i].start() < free_from:
                 continue
+            start, end = matches[i].start(), matches[last - 1].end()
             while n_passed < len(taken) and taken[n_passed].end <= start:
                 n_passed += 1
             is_taken = n_passed < len(taken) and taken[n_passed].start < end
             gaps = [text[matches[j].end() : matches[j + 1].start()] for j in range(i, last - 1)]
             if not is_taken and all(map(_INSIDE_NAME.fullmatch, gaps)):
-                found.append(Person(start, end, known[word][name]))
+                found.append(Person(start, end, known[word][n_words][name]))
                 free_from = end
                 break
     return found
