@@ -21,9 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.tagger import Tagger
-from service.cli import arguments, inputs, redact
-from service.cli.errors import InputError
+from service.cli import arguments, inputs, places, redact
+from service.cli.errors import CliError, InputError
+from service.cli.formats import csv_line
 from service.cli.inputs import Reading, lines_of
+from service.cli.parts import CHUNKS_PER_PART, Folder, write_atomically
 from service.cli.records import Chunk, Record
 from service.offsets import UNITS
 from service.redaction.texts import MODES
@@ -218,6 +220,111 @@ def test_a_csv_keeps_its_columns_and_gets_one_more(tag, tmp_path):
     assert "--column" in tag(path, code=2)[1]
 
 
+def test_a_malformed_row_of_a_csv_fails_alone_and_an_open_quote_ends_it(tag, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,note\n1,"Harry"\n2,"Ada" Byron came\n3,a\rb\n4,Jane left\n')
+    output, errors = tag(path, "--column", "note", code=1)
+    assert [row[:2] for row in csv.reader(io.StringIO(output))][1:] == [["1", "Harry"], ["4", "Jane left"]]
+    assert [line.split(":")[2] for line in errors.splitlines()] == ["3", "4"]
+    path.write_text('id,note\n1,Harry\n2,"Ada\n3,Jane\n')
+    output, errors = tag(path, "--column", "note", code=1)
+    assert output.count("\n") == 2
+    assert errors.endswith("a.csv:3: unexpected end of data\n")
+
+
+@brief
+@given(st.lists(st.text(st.sampled_from('a,"\t\r\né '), max_size=6), min_size=1, max_size=4))
+def test_a_row_that_is_written_is_read_again(row):
+    for kind, separator in inputs.SEPARATORS.items():
+        line = csv_line(tuple(row), kind).decode()
+        assert list(csv.reader(lines_of(iter([line]), 100), delimiter=separator, strict=True)) == [row]
+
+
+def test_the_output_of_a_tsv_is_one(tag, tmp_path):
+    for name in ("a.tsv", "b.dat"):
+        (tmp_path / name).write_text("n\tnote\n1\tHarry Potter left\n")
+    (tmp_path / "c.csv").write_text("n,note\n1,Harry Potter left\n")
+    out = tmp_path / "out"
+    tag(tmp_path / "a.tsv", tmp_path / "c.csv", "--column", "note", "--format", "csv", "--out", out)
+    assert sorted(outputs(out)) == ["a.tsv", "c.csv", "manifest.json"]
+    assert (out / "a.tsv").read_text().startswith("n\tnote\tpersons\n")
+    tag(tmp_path / "b.dat", "--input", "tsv", "--column", "note", "--out", tmp_path / "other")
+    assert (tmp_path / "other" / "b.dat.tsv").is_file()
+
+
+def test_json_that_is_nested_deep_is_a_bad_line_and_the_rest_is_done(tag, tmp_path):
+    """With so much beside it that processes are started, to which it would have to go."""
+    path = tmp_path / "a.jsonl"
+    deep = '{"text": "Ada", "x": ' + "[" * 900 + "]" * 900 + "}"
+    flat = json.dumps({"text": SENTENCE * 700, "x": [[]] * 300})
+    path.write_text("\n".join([flat, deep, *[flat] * 20]))
+    output, errors = tag(path, "--workers", 2, code=1)
+    assert len(lines(output)) == 21
+    assert errors == f"nametag: {path}:2: is nested deeper than 200 levels, which are expected at most\n"
+
+
+@pytest.mark.parametrize(("n_levels", "is_good"), [(199, True), (200, False)])
+def test_two_hundred_levels_of_json_are_read_and_written(n_levels, is_good):
+    content = '{"text": "Ada", "x": ' + "[" * n_levels + "]" * n_levels + "}"
+    found = inputs._object(content, "a.jsonl:1", 1, "text")
+    assert isinstance(found, Record) == is_good
+
+
+def test_a_text_that_is_marked_keeps_its_blank_lines(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\nHarry met\nJane .\n\n \nHermione left .\n\n")
+    for split in ("paragraph", "line"):
+        output, _ = tag(path, "--format", "text", "--split", split)
+        assert re.sub(r"[\[\]]", "", output) == "\nHarry met\nJane .\n\n\nHermione left .\n"
+
+
+def test_what_is_no_file_is_read_once_and_not_into_a_folder(tag, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["bash", "-c", 'printf "Harry met Jane ." > "$0"', pipe]):
+        (found,) = lines(tag(pipe)[0])
+    assert found["persons"]
+    (found,) = lines(tag("/dev/stdin", stdin=SENTENCE.encode())[0])
+    assert found["persons"]
+    _, errors = tag(pipe, "--out", tmp_path / "out", code=2)
+    assert f"--out takes files: {pipe} cannot be read again" in errors
+    assert not (tmp_path / "out").exists()
+    _, errors = tag(pipe, "--engine", "ray", code=2)
+    assert f"files are expected, and not {pipe}" in errors
+    assert "a file is expected" in tag(pipe, "--input", "parquet", "--column", "x", code=2)[1]
+
+
+def test_a_name_that_is_not_utf_8_is_said_with_an_escape(tag, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_text(SENTENCE)
+    for format_ in ("jsonl", "csv"):
+        assert "caf\\xe9.txt" in tag(path, "--format", format_)[0].replace("\\\\", "\\")
+    out = tmp_path / "out"
+    tag(path, tmp_path, "--out", out)
+    output = out / os.fsdecode(b"caf\xe9.txt.jsonl")
+    written = output.stat().st_mtime_ns
+    tag(path, tmp_path, "--out", out)
+    assert output.stat().st_mtime_ns == written
+    (manifest,) = json.loads((out / "manifest.json").read_text("utf-8"))["inputs"].values()
+    assert (manifest["state"], manifest["path"]) == ("done", str(tmp_path / "caf\\xe9.txt"))
+
+
+@pytest.mark.parametrize(
+    ("closed", "said", "n_lines"),
+    [(">&-", "stdout: is closed", 0), ("<&-", "stdin: is closed", 0), ("2>&-", "", 1)],
+)
+def test_what_is_closed_is_said_and_does_without_a_traceback(tiny_artefact, closed, said, n_lines):
+    shell = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["bash", "-c", shell, "-", *command("tag", "--model", tiny_artefact, "nope.txt", "-")], cwd=ROOT,
+        env=environment(), input=b"Ada", capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert len(lines(done.stdout)) == n_lines
+
+
 def test_conll_has_a_line_for_each_token(tag):
     output, _ = tag("--format", "conll", stdin=SENTENCE.encode() * 2)
     tokens = [line.split("\t") for line in output.splitlines() if line]
@@ -261,7 +368,7 @@ def test_a_bad_file_is_reported_and_the_rest_is_done(tag, tmp_path):
     told = errors.splitlines()
     assert [os.path.basename(line.split(":")[1]) for line in told] == names[1:-1]
     assert "b.txt:3: byte 13 of the file is not UTF-8" in told[0]
-    assert "Is a directory" in told[3]
+    assert "holds no files that can be read: names that end in .txt, " in told[3]
     assert "No such file" in told[4]
     assert "Zebedee" not in errors
 
@@ -285,6 +392,10 @@ def test_a_thousand_bad_lines_do_not_fill_the_terminal(tag):
         ["redact", "--mode", "hash"],
         ["redact", "--mode", "pseudonym", "--out", "x", "a.txt"],
         ["tag", "--ray-address", "auto"],
+        ["tag", "--tokens", "--format", "csv"],
+        ["tag", "--tokens", "--format", "text"],
+        ["tag", "--tokens", "--format", "conll"],
+        ["models", "/nonexistent"],
         ["redact", "--mode", "mask", "a.parquet", "--column", "x"],
         ["serve", "--port", "x"],
         ["nope"],
@@ -431,6 +542,114 @@ def test_a_full_disk_is_a_line_and_the_same_command_goes_on(tag, tiny_artefact, 
     assert outputs(out) == outputs(tmp_path / "whole")
 
 
+def test_only_what_a_run_left_half_written_is_removed(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(SENTENCE)
+    out = tmp_path / "out"
+    theirs = [".env.2024", ".git/.x.7", "x/.1.nametag-part", "link/.1.nametag-part/y", ".venv-3.11/.z.8"]
+    halves = [".1.nametag-part", "parts/a.txt.jsonl/.23.nametag-part"]
+    for name in (*theirs, *halves):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("precious")
+    tag(path, "--out", out)
+    assert sorted(outputs(out)) == sorted([*theirs, "a.txt.jsonl", "manifest.json"])
+
+
+def test_what_is_there_and_is_no_output_of_the_same_input_stays(tag, tiny_artefact, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.txt").write_text("precious")
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text(f"{SENTENCE}{folder}")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(SENTENCE.encode()))
+    redact_ = ("redact", "--mode", "label", "--model", tiny_artefact, "--out", out)
+    _, errors = nametag(*redact_, tmp_path / "a.txt.gz", code=2)
+    assert f"{out / 'a.txt'}: is there already, and not of a run" in errors
+    assert (out / "a.txt").read_text() == "precious"
+    tag(tmp_path / "x" / "a.txt", "--out", out)
+    first = outputs(out)
+    _, errors = tag(tmp_path / "y" / "a.txt", "--out", out, code=2)
+    assert (
+        f"{out / 'a.txt.jsonl'}: is there already, and the output of {tmp_path / 'x' / 'a.txt'}" in errors
+    )
+    assert outputs(out) == first
+    # An earlier release's manifest says less: what is finished is not done again all the same.
+    manifest = json.loads(first["manifest.json"])
+    del manifest["inputs"]["a.txt.jsonl"]["at"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    written = (out / "a.txt.jsonl").stat().st_mtime_ns
+    tag(tmp_path / "x" / "a.txt", "--out", out)
+    assert (out / "a.txt.jsonl").stat().st_mtime_ns == written
+    assert outputs(out) == first
+
+
+def test_a_file_url_is_no_way_around_that(tag, tiny_artefact, corpus):
+    path = corpus / "a.txt"
+    redact_ = ("redact", "--mode", "label", "--model", tiny_artefact, "--out", corpus)
+    assert "is an input, and an output too" in nametag(*redact_, path.as_uri(), code=2)[1]
+    assert path.read_text() == SENTENCE
+    tag(corpus.as_uri(), "--out", corpus / "out", code=1)
+    first = outputs(corpus / "out")
+    tag(corpus.as_uri(), "--out", corpus / "out", code=1)
+    assert outputs(corpus / "out") == first
+
+
+def test_a_file_that_is_given_twice_is_done_once(tag, corpus, large, tmp_path):
+    (corpus / "large.txt").write_bytes(large.read_bytes())
+    tag(corpus, "--out", tmp_path / "once", code=1)
+    given = (corpus, f"{corpus}/./a.txt", corpus / "large.txt", corpus.as_uri())
+    tag(*given, "--out", tmp_path / "twice", code=1)
+    assert outputs(tmp_path / "twice") == outputs(tmp_path / "once")
+
+
+def test_the_output_of_what_was_there_before_does_not_stay_beside_a_failure(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(SENTENCE)
+    out = tmp_path / "out"
+    tag(path, "--out", out)
+    path.write_bytes(b"Ann\xff")
+    tag(path, "--out", out, code=1)
+    (manifest,) = json.loads(outputs(out)["manifest.json"])["inputs"].values()
+    assert manifest["state"] == "failed"
+    assert sorted(outputs(out)) == ["manifest.json"]
+
+
+def test_whose_output_each_is_is_known_before_there_is_any_and_its_input_before_there_are_parts(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(SENTENCE)
+    out = tmp_path / "out"
+    both = places.inputs_of([str(tmp_path / name) for name in ("a.txt", "b.txt")], None, out)
+    folder = Folder(out, {}, both, lambda _: ".jsonl")
+
+    def known():
+        return json.loads((out / "manifest.json").read_bytes())["inputs"]
+
+    assert [entry["at"] for entry in known().values()] == [str(tmp_path / n) for n in ("a.txt", "b.txt")]
+    for each in both:
+        assert folder.begin(each)
+    output = folder.output(both[1])
+    for chunk in range(CHUNKS_PER_PART + 1):
+        output.add(chunk, b"x\n")
+    # As a run that is killed now leaves it.
+    assert known()["b.txt.jsonl"].items() >= both[1].facts().items()
+    folder.close()
+
+
+def test_half_a_file_has_a_name_that_nobody_else_gives(tmp_path):
+    seen = []
+
+    def pieces():
+        seen.extend(os.listdir(tmp_path))
+        yield b"x"
+
+    write_atomically(tmp_path / "a.txt", pieces())
+    assert seen == [f".{os.getpid()}.nametag-part"]
+    assert os.listdir(tmp_path) == ["a.txt"]
+    with pytest.raises(CliError):
+        write_atomically(tmp_path / "a.txt" / "b", pieces())
+
+
 # Folders, URLs, Parquet
 
 
@@ -501,6 +720,37 @@ def test_parquet_in_is_as_json_lines_in(tag, tmp_path):
     assert "is not a Parquet file" in tag(tmp_path / "b.parquet", "--column", "x", code=1)[1]
     assert "its columns are id, body" in tag(tmp_path / "a.parquet", "--column", "x", code=1)[1]
     assert "--column" in tag(tmp_path / "a.parquet", code=2)[1]
+
+
+def test_a_parquet_file_with_a_column_twice_is_reported_and_the_rest_is_done(tag, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = pyarrow.array([SENTENCE])
+    for name, columns in {
+        "a": ["body", "body"],
+        "b": ["body", "id", "id"],
+        "c": ["body", "x", "x"],
+    }.items():
+        table = pyarrow.Table.from_arrays([texts] * len(columns), names=columns)
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    output, errors = tag(tmp_path, "--column", "body", code=1)
+    assert [os.path.basename(each["file"]) for each in lines(output)] == ["c.parquet"]
+    assert "a.parquet: has 2 columns 'body': one is expected" in errors
+    assert "b.parquet: has 2 columns 'id': one is expected" in errors
+
+
+def test_a_url_of_a_store_is_read_through_fsspec():
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("a.txt", "below/b.txt.gz", "picture.png"):
+        store.pipe(f"/corpus/{name}", SENTENCE.encode())
+    found = places.inputs_of(["memory://corpus"], None, None)
+    assert [each.name for each in found] == ["memory://corpus/a.txt", "memory://corpus/below/b.txt.gz"]
+    assert [each.place for each in found] == ["a.txt", "below/b.txt"]
+    assert {each.size() for each in found} == {len(SENTENCE)}
+    assert not any(each.is_stream for each in found)
+    with found[0].open() as file:
+        assert file.read() == SENTENCE.encode()
 
 
 def test_parquet_out_holds_what_json_lines_hold(tag, files, tmp_path):

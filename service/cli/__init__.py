@@ -37,13 +37,16 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stderr is None:  # it was closed: what is meant for it would go to stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         if arguments and arguments[0] in (run.TRAIN.NAME, run.EVALUATE.NAME):
             # Their arguments are not ours to read: python -m training says what is wrong with them.
             return run.passed_on(arguments)
         asked = parser().parse_args(arguments)
         code: int = asked.run(asked)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except CliError as error:
         print(f"nametag: {error}", file=sys.stderr)
@@ -52,10 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
         print("nametag: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has enough. What Python would flush at the end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough.
+        _drop_stdout()
         return 141
     except OSError as error:  # as of a full disk: where the output goes
         print(f"nametag: {error.filename or 'stdout'}: {error.strerror or error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
+
+
+def _drop_stdout() -> None:
+    """What Python would flush at the end goes nowhere."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -93,8 +93,8 @@ def inputs_of(asked: argparse.Namespace) -> list[Input]:
         kind = asked.input or kind_of(each.path)
         if kind in HAVE_COLUMNS and asked.column is None:
             raise CliError(f"{each.name}: --column is expected: the name of the one that holds the text")
-        if kind == "parquet" and each.name == STDIN:
-            raise CliError("stdin: a Parquet file is read from its end: a file is expected")
+        if kind == "parquet" and each.is_stream:
+            raise CliError(f"{each.said}: a Parquet file is read from its end: a file is expected")
     return inputs
 
 

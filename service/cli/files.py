@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from service.cli.engine import Engine, Note
 from service.cli.errors import CliError
@@ -18,7 +18,7 @@ from service.cli.feed import BadLines, Begin, Event, Todo, feed, plan
 from service.cli.inputs import Reading
 from service.cli.models import identity_of
 from service.cli.parts import Folder, Output
-from service.cli.places import STDIN, Input
+from service.cli.places import Input, kind_of
 from service.cli.records import Chunk, Done, Options
 from service.cli.scale import Scale
 from service.cli.work import setup, work
@@ -32,9 +32,10 @@ def run(
     """The exit code. Raises CliError."""
     folder = None
     if out is not None:
-        if any(each.name == STDIN for each in inputs):
-            raise CliError("--out takes files: stdin cannot be read again where a run is resumed")
-        folder = Folder(out, _kept(options, how), inputs, suffix)
+        for each in inputs:
+            if each.is_stream:
+                raise CliError(f"--out takes files: {each.said} cannot be read again to go on")
+        folder = Folder(out, _kept(options, how), inputs, lambda each: _suffix_of(each, how, suffix))
     elif suffix == ".parquet":
         raise CliError("--format parquet: --out is expected: the folder for the files")
     reported = Report(sum(each.size() for each in inputs))
@@ -58,6 +59,11 @@ def _done(
     return engine.run(feed(planned, how, options))
 
 
+def _suffix_of(read: Input, how: Reading, suffix: str) -> str:
+    """``suffix``, but that a csv has the separators of its input (service/cli/formats.py)."""
+    return ".tsv" if suffix == ".csv" and (how.kind or kind_of(read.path)) == "tsv" else suffix
+
+
 def _kept(options: Options, how: Reading) -> dict[str, Any]:
     """What the outputs depend on: a run goes on with these, or elsewhere."""
     return {
@@ -77,7 +83,7 @@ def _kept(options: Options, how: Reading) -> dict[str, Any]:
 
 
 def _write(done: Iterator[Done | Note], folder: Folder | None, report: Report) -> None:
-    stdout = sys.stdout.buffer
+    stdout = _stdout() if folder is None else None
     header = b""  # the last that was written to stdout
     output: Output | None = None  # of the input that is written
     n_bad = 0
@@ -88,7 +94,7 @@ def _write(done: Iterator[Done | Note], folder: Folder | None, report: Report) -
             report.progress(each.position, each.n_tokens)
             if output is not None:
                 output.add(each.index, each.output)
-            else:
+            elif stdout is not None:
                 stdout.write(each.output)
                 stdout.flush()
             continue
@@ -101,7 +107,7 @@ def _write(done: Iterator[Done | Note], folder: Folder | None, report: Report) -
             report.begin()
             if folder is not None:
                 output = folder.output(event.read)
-            elif event.header != header:
+            elif stdout is not None and event.header != header:
                 stdout.write(event.header)
                 header = event.header
         else:
@@ -114,6 +120,13 @@ def _write(done: Iterator[Done | Note], folder: Folder | None, report: Report) -
                 else:
                     output.fail(event.trouble)
                 output = None
+
+
+def _stdout() -> BinaryIO:
+    """Raises CliError."""
+    if sys.stdout is None:
+        raise CliError("stdout: is closed: a file or a pipe is expected there, or --out", exit_code=1)
+    return sys.stdout.buffer
 
 
 class Report:

@@ -5,7 +5,7 @@ jsonl   an object for each record: {"file", "line", "start", "end", "persons": [
 conll   a token and its label on each line, a blank line after each sentence
 parquet the same columns as jsonl without "tokens"
 csv     of a csv, its columns and one more, "persons"; else a row for each person
-text    the text itself, with the persons marked
+text    the text itself, with the persons marked, and its blank lines but for those at the end
 """
 
 from __future__ import annotations
@@ -123,12 +123,13 @@ def _csv(record: Record, sentences: list[Sentence], chunk: Chunk, options: Optio
 
 def csv_line(row: tuple[object, ...], kind: str = "csv") -> bytes:
     line = io.StringIO()
-    csv.writer(line, delimiter=SEPARATORS[kind], lineterminator="\n").writerow(row)
-    return line.getvalue().encode()
+    # Only what is in the line's end is quoted: a lone "\r" has to be too, or nobody can read it.
+    csv.writer(line, delimiter=SEPARATORS[kind], lineterminator="\r\n").writerow(row)
+    return (line.getvalue().removesuffix("\r\n") + "\n").encode()
 
 
 def _marked(record: Record, sentences: list[Sentence], before: str, after: str) -> bytes:
-    parts: list[str] = []
+    parts = ["\n" * record.blank_lines]
     at = 0
     for start, end, _ in _spans(sentences):
         parts += (record.text[at:start], before, record.text[start:end], after)

@@ -28,6 +28,8 @@ from service.cli.records import Record
 
 KINDS = ("txt", "jsonl", "csv", "tsv", "parquet")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+# After these the rest of a csv is no rows: a quote is open, or a field is cut anywhere.
+_NO_MORE_ROWS = ("unexpected end of data", "field larger than")
 HAVE_COLUMNS = (*SEPARATORS, "parquet")
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
@@ -39,6 +41,8 @@ MAX_PARAGRAPH_CHARS = 100_000
 # Of a file that is redacted as one: the same person has the same number in all of it.
 MAX_WHOLE_CHARS = 1_000_000
 MAX_LINE_CHARS = 16_000_000
+# Of JSON: deeper ones would not get to another process, nor into the output.
+MAX_DEPTH = 200
 _BLOCK_BYTES = 1 << 17
 
 # How long a text is in each unit of offsets (service/offsets.py).
@@ -72,7 +76,10 @@ class Source:
 
     def position(self) -> int:
         """How many bytes of the file have been read, where that is known."""
-        return 0 if self.name == STDIN else self.file.tell()
+        try:
+            return 0 if self.name == STDIN else self.file.tell()
+        except OSError:  # of a pipe
+            return 0
 
     def close(self) -> None:
         if self.name != STDIN:
@@ -83,7 +90,7 @@ def opened(read: Input, how: Reading) -> Source:
     """To be closed. Raises InputError, as the records do where the rest of a file cannot be read."""
     name = read.name
     kind = how.kind or kind_of(name)
-    file = sys.stdin.buffer if name == STDIN else read.open()
+    file = _stdin() if name == STDIN else read.open()
     if kind == "parquet":
         from service.cli.parquet import records_of
 
@@ -103,6 +110,12 @@ def opened(read: Input, how: Reading) -> Source:
     if kind == "jsonl":
         return Source(name, kind, [], _jsonl(blocks, name, how.field), file)
     return Source(name, kind, [], _txt(blocks, how), file)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("stdin: is closed: a file or a pipe is expected there")
+    return sys.stdin.buffer
 
 
 def chunks(records: Iterator[Record | InputError]) -> Iterator[list[Record | InputError]]:
@@ -202,6 +215,13 @@ def _txt(blocks: Iterator[str], how: Reading) -> Iterator[Record | InputError]:
     n_chars = 0
     first_line, line = 1, 1
     start = at = 0  # of the record, and of the line
+    n_blank = 0  # lines since the last record
+
+    def record() -> Record:
+        text = "".join(parts)
+        text = text if how.split == "whole" else text.rstrip("\r\n")
+        return Record(first_line, start, text, blank_lines=n_blank)
+
     for each in lines_of(blocks, MAX_PARAGRAPH_CHARS):
         is_blank = each.isspace()
         is_end = is_blank or how.split == "line" or n_chars + len(each) > most
@@ -209,19 +229,19 @@ def _txt(blocks: Iterator[str], how: Reading) -> Iterator[Record | InputError]:
             # Rather at a blank line than anywhere.
             is_end = n_chars + len(each) > most or (is_blank and n_chars > most // 2)
         if is_end and parts:
-            text = "".join(parts)
-            yield Record(first_line, start, text if how.split == "whole" else text.rstrip("\r\n"))
-            parts, n_chars = [], 0
+            yield record()
+            parts, n_chars, n_blank = [], 0, 0
         if not is_blank or how.split == "whole":
             if not parts:
                 first_line, start = line, at
             parts.append(each)
             n_chars += len(each)
+        else:
+            n_blank += each[-1] == "\n"
         at += length(each)
         line += each[-1] == "\n"
     if parts:
-        text = "".join(parts)
-        yield Record(first_line, start, text if how.split == "whole" else text.rstrip("\r\n"))
+        yield record()
 
 
 def _jsonl(blocks: Iterator[str], name: str, field: str) -> Iterator[Record | InputError]:
@@ -247,6 +267,8 @@ def _object(content: str, place: str, line: int, field: str) -> Record | InputEr
         return InputError(f"{place}: is not JSON{at}")
     if not isinstance(value, dict):
         return InputError(f"{place}: is not an object: one with {field!r} is expected")
+    if content.count("{") + content.count("[") > MAX_DEPTH and _is_deep(value):
+        return InputError(f"{place}: is nested deeper than {MAX_DEPTH} levels, which are expected at most")
     text = value.get(field)
     if not isinstance(text, str):
         kind = "is missing" if field not in value else "is not a string"
@@ -257,6 +279,16 @@ def _object(content: str, place: str, line: int, field: str) -> Record | InputEr
         except UnicodeEncodeError:
             return InputError(f"{place}: a string has half a surrogate pair, which is no character")
     return Record(line, 0, text, value.get("id"), (), value)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _csv(
@@ -281,7 +313,11 @@ def _csv(
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                raise InputError(f"{name}:{line}: {error}") from None
+                bad = InputError(f"{name}:{line}: {error}")
+                if str(error).startswith(_NO_MORE_ROWS):
+                    raise bad from None
+                yield bad
+                row = []
             if row is None:
                 return
             if len(row) == len(header):

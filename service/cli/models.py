@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
+    for folder in asked.folders:
+        if not any(_config(each.parent) for each in _manifests(folder)):
+            raise CliError(f"{folder}: holds no model: a model folder, or a folder of them, is expected")
     found = list(_listed(_places(asked.folders)))
     if asked.json:
         for each in found:
@@ -52,10 +55,16 @@ def _places(more: list[Path]) -> Iterator[Path]:
     yield from more
 
 
+def _manifests(place: Path) -> Iterator[Path]:
+    """Where those of models may be: of the folder itself, and of the folders in it."""
+    yield place / "manifest.json"
+    yield from sorted(place.glob("*/manifest.json"))
+
+
 def _listed(places: Iterator[Path]) -> Iterator[dict[str, object]]:
     seen: set[Path] = set()
     for place in places:
-        for manifest in (place / "manifest.json", *sorted(place.glob("*/manifest.json"))):
+        for manifest in _manifests(place):
             folder = Path(os.path.abspath(manifest.parent))
             config = _config(folder)
             if config is None or folder in seen:

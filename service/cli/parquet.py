@@ -39,7 +39,11 @@ def records_of(file: BinaryIO, name: str, column: str | None) -> Iterator[Record
     columns = source.schema_arrow.names
     if column not in columns:
         raise InputError(f"{name}: has no column {column!r}: its columns are {', '.join(columns)}")
-    return _records(source, name, str(column), [column, "id"] if "id" in columns else [column])
+    wanted = [column] if column == "id" or "id" not in columns else [column, "id"]
+    for each in wanted:
+        if columns.count(each) > 1:
+            raise InputError(f"{name}: has {columns.count(each)} columns {each!r}: one is expected")
+    return _records(source, name, str(column), wanted)
 
 
 def _records(source: Any, name: str, column: str, columns: list[Any]) -> Iterator[Record | InputError]:

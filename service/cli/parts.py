@@ -4,7 +4,8 @@
     DIR/NAME.jsonl          the whole output of input NAME; it appears when it is whole
     DIR/parts/NAME/000017   the output of CHUNKS_PER_PART chunks; it appears when it is whole
 
-NAME has folders where the input is of a folder. Parts of Parquet are lines of JSON.
+NAME has folders where the input is of a folder. Parts of Parquet are lines of JSON. The manifest says from
+the start whose each output is: what is there and is not this run's is neither written over nor removed.
 
 Every file is written beside its place and renamed into it. Which records are in a part depends on the
 input alone, so a part that is there need not be done again, and the outputs of a run that was
@@ -17,10 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,7 @@ except ImportError:  # Windows: two runs at once are not noticed
 FORMAT = 1
 CHUNKS_PER_PART = 16  # about a million characters: what an interruption costs, at most, is that
 MANIFEST = "manifest.json"
-_HALF = re.compile(r"^\..*\.\d+$")
+_HALF = ".nametag-part"  # what a file is called that is not whole yet: .PID.nametag-part
 # The manifest has a line for each input: written for each of them, many would take quadratic time. One that
 # is late only makes the next run do an input once more.
 _MANIFEST_EVERY_S = 1.0
@@ -46,7 +46,7 @@ _MANIFEST_EVERY_S = 1.0
 def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
     """No reader, and no later run, ever sees half of it. Raises CliError, as for a full disk: then nothing
     of it is left, and the same run goes on when there is room."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{os.getpid()}{_HALF}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -62,17 +62,22 @@ def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 class Folder:
-    """``options``: what the outputs depend on beside the inputs. Raises CliError."""
+    """``options``: what the outputs depend on beside the inputs; ``suffix_of``: what an input's output
+    ends with. Raises CliError."""
 
-    def __init__(self, path: Path, options: dict[str, Any], inputs: Iterable[Input], suffix: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: dict[str, Any],
+        inputs: list[Input],
+        suffix_of: Callable[[Input], str],
+    ) -> None:
         self.path = path
-        self.suffix = suffix
+        self.is_parquet = options.get("format") == "parquet"
+        self._suffix_of = suffix_of
         try:
-            (path / "parts").mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            for each in path.rglob(".*"):
-                if _HALF.search(each.name):  # of a run that was killed
-                    each.unlink()
             before = self._manifest()
         except OSError as error:
             raise CliError(f"{error.filename or path}: {error.strerror}") from None
@@ -83,7 +88,10 @@ class Folder:
         self._options = options
         self._inputs: dict[str, dict[str, Any]] = (before or {}).get("inputs", {})
         self._saved_at = 0.0  # in seconds
-        self._check_names(list(inputs))
+        self._is_late = False  # the manifest, in what it says
+        self._check_names(inputs)
+        self._claim(inputs)
+        self._remove_halves()
 
     def _check_names(self, inputs: list[Input]) -> None:
         names: dict[Path, str] = {}
@@ -103,6 +111,31 @@ class Folder:
                 if above in names:
                     raise CliError(f"{names[above]}, {name}: {above} would be a file and a folder")
 
+    def _claim(self, inputs: list[Input]) -> None:
+        """Says whose each output is, before any is there. Raises CliError where one is another's."""
+        for each in inputs:
+            output = self.output(each)
+            entry = self._inputs.get(output.name, {})
+            # An entry of an earlier release knows only how its input was named.
+            is_ours = entry.get("at") == each.path if "at" in entry else entry.get("path") == each.name
+            if not is_ours and os.path.lexists(output.path):
+                whose = entry.get("at", entry.get("path"))
+                of = f"the output of {whose}" if whose else "not of a run"
+                raise CliError(f"{output.path}: is there already, and {of}: another folder is expected")
+            before = entry if is_ours else {"path": each.name, "state": "waiting"}
+            self._inputs[output.name] = {**before, "at": each.path}
+        self._save()
+
+    def _remove_halves(self) -> None:
+        """What a run that was killed left half written, in the folders where runs write."""
+        folders = {self.path, *((self.path / name).parent for name in self._inputs)}
+        folders.update(Path(at) for at, _, _ in os.walk(self.path / "parts"))
+        for folder in folders:
+            for half in folder.glob(f".*{_HALF}"):
+                with suppress(OSError):  # of somebody else: it is in nobody's way
+                    if half.is_file() and not half.is_symlink():
+                        half.unlink()
+
     def _manifest(self) -> dict[str, Any] | None:
         try:
             found = json.loads((self.path / MANIFEST).read_bytes())
@@ -117,8 +150,10 @@ class Folder:
     def _save(self) -> None:
         content = {"format": FORMAT, "options": self._options, "inputs": self._inputs}
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-        write_atomically(self.path / MANIFEST, [text.encode("utf-8", "surrogateescape"), b"\n"])
+        # A file's name need not be UTF-8: what is not is then escaped as JSON escapes it.
+        write_atomically(self.path / MANIFEST, [text.encode("utf-8", "backslashreplace"), b"\n"])
         self._saved_at = time.monotonic()
+        self._is_late = False
 
     def begin(self, read: Input) -> bool:
         """Whether there is anything to do of an input. What is there of one that has changed since is done
@@ -128,15 +163,22 @@ class Folder:
         entry = self._inputs.get(output.name, {})
         if any(entry.get(key) != value for key, value in what.items()):
             output.forget()
+            output.path.unlink(missing_ok=True)  # else it would stay if the input cannot be read
         elif entry.get("state") == "done" and output.path.exists():
             return False
-        self.note(output.name, what, state="begun")
+        self.note(output.name, {**what, "at": read.path}, state="begun")
         return True
 
     def note(self, name: str, entry: dict[str, Any] | None = None, **facts: object) -> None:
         """What has become of the input whose output has this name."""
         self._inputs[name] = {**(self._inputs.get(name, {}) if entry is None else entry), **facts}
+        self._is_late = True
         if time.monotonic() - self._saved_at > _MANIFEST_EVERY_S:
+            self._save()
+
+    def keep(self) -> None:
+        """To be called before a part stays: it is worth nothing if the manifest does not know its input."""
+        if self._is_late:
             self._save()
 
     def n_bad_lines(self, read: Input) -> int:
@@ -148,7 +190,8 @@ class Folder:
         return Output(self, path, path.relative_to(self.path).as_posix())
 
     def _path_of(self, read: Input) -> Path:
-        return self.path / (read.place if read.place.endswith(self.suffix) else read.place + self.suffix)
+        suffix = self._suffix_of(read)
+        return self.path / (read.place if read.place.endswith(suffix) else read.place + suffix)
 
     def close(self) -> None:
         try:
@@ -188,6 +231,7 @@ class Output:
     def add(self, chunk: int, output: bytes) -> None:
         """The output of the next chunk of a part that is not there."""
         if chunk // CHUNKS_PER_PART != self._at:
+            self._folder.keep()
             self._flush()
             self._at = chunk // CHUNKS_PER_PART
         self._waiting.append(output)
@@ -203,7 +247,7 @@ class Output:
         parts: Iterator[bytes] = (
             self._part(index).read_bytes() for index in range(-(-n_chunks // CHUNKS_PER_PART))
         )
-        if self._folder.suffix == ".parquet":
+        if self._folder.is_parquet:
             from service.cli.parquet import parquet_of
 
             parts = parquet_of(parts)
@@ -225,7 +269,7 @@ class Output:
 
 
 def _locked(path: Path) -> BinaryIO:
-    file = (path / ".lock").open("wb")
+    file = (path / ".lock").open("ab")
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
 """What a command is told to read in, the inputs that this stands for out: files, folders, URLs.
 
 A folder stands for the files below it, in the order of their names, whose names say what they are. A URL
-is whatever fsspec opens (s3://, gs://, https://, …), with the extra `corpus` and the store's own package.
+is whatever fsspec opens (s3://, gs://, https://, …), with the extra `corpus` and the store's own package;
+file:// is a path of this machine, as any other.
 """
 
 from __future__ import annotations
@@ -21,17 +22,32 @@ KIND_OF = {
     ".parquet": "parquet",
 }  # fmt: skip
 EXTRA = "pip install 'nametag[corpus]' first"
+_LOCAL = ("file://", "local://")  # as fsspec calls it, which takes what follows as it is
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    name: str  # as outputs and messages say it
+    name: str  # as outputs and messages say it; STDIN
     path: str  # where it is, from any working directory: absolute, or a URL; STDIN
     place: str  # its own below a folder of outputs; ends as the input does, without .gz or .xz
 
     @property
     def is_url(self) -> bool:
         return "://" in self.path
+
+    @property
+    def said(self) -> str:
+        """What messages call it."""
+        return "stdin" if self.name == STDIN else self.name
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can be read only once: stdin, a pipe, a device."""
+        if self.name == STDIN:
+            return True
+        if self.is_url or not os.path.exists(self.path):  # which is said when it is opened
+            return False
+        return not os.path.isfile(self.path) and not os.path.isdir(self.path)
 
     def open(self) -> BinaryIO:
         """To be closed. Raises InputError; CliError where there is no fsspec."""
@@ -64,6 +80,9 @@ class Input:
 
 
 def _wrong(name: str, error: Exception, is_url: bool) -> Exception:
+    if isinstance(error, IsADirectoryError):
+        ends = ", ".join(KIND_OF)
+        return InputError(f"{name}: holds no files that can be read: names that end in {ends} are expected")
     if isinstance(error, OSError):
         # Of a URL fsspec says more in the message, where it has no number.
         return InputError(f"{name}: {error.strerror or error or 'cannot be read'}")
@@ -98,28 +117,48 @@ def kind_of(name: str) -> str:
 
 def inputs_of(names: list[str], kind: str | None, out: Path | None) -> list[Input]:
     """``kind``: what all files are, where that is said: then every file of a folder is one. ``out`` is
-    never an input. Raises CliError."""
+    never an input, and with it none is there twice: it would have one output. Raises CliError."""
     found: list[Input] = []
     for name in names:
+        path = _without_scheme(name)
         if name == STDIN:
             found.append(Input(STDIN, STDIN, STDIN))
-        elif "://" in name:
+        elif "://" in path:
             found += _of_url(name, kind)
-        elif os.path.isdir(name):
-            found += [_at(name, each) for each in _below(name, kind, out)] or [_alone(name)]
+        elif os.path.isdir(path):
+            found += [_at(name, each) for each in _below(path, kind, out)] or [_alone(name)]
         else:
             found.append(_alone(name))
-    return found
+    return found if out is None else _each_once(found)
+
+
+def _each_once(inputs: list[Input]) -> list[Input]:
+    once: dict[str, Input] = {}
+    for each in inputs:
+        once.setdefault(each.path, each)
+    return list(once.values())
+
+
+def _without_scheme(name: str) -> str:
+    """A path where it is the URL of one of this machine; else the name as it is."""
+    scheme = next((each for each in _LOCAL if name.startswith(each)), "")
+    return name.removeprefix(scheme)
 
 
 def _alone(name: str) -> Input:
-    return Input(name, name if "://" in name else os.path.abspath(name), unpacked(name))
+    path = _without_scheme(name)
+    return Input(_shown(name), path if "://" in path else os.path.abspath(path), unpacked(name))
 
 
 def _at(folder: str, below: str) -> Input:
-    name = os.path.join(folder, below)
+    path = os.path.abspath(os.path.join(_without_scheme(folder), below))
     place = Path(below).with_name(unpacked(below)).as_posix()
-    return Input(name, os.path.abspath(name), place)
+    return Input(_shown(os.path.join(folder, below)), path, place)
+
+
+def _shown(name: str) -> str:
+    """A name that outputs, which are UTF-8, can say."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_wanted(name: str, kind: str | None) -> bool:

@@ -31,7 +31,6 @@ from service.cli.engine import Note
 from service.cli.errors import CliError
 from service.cli.feed import Todo, feed
 from service.cli.inputs import CHUNK_CHARS, Reading
-from service.cli.places import STDIN
 from service.cli.records import Chunk, Done, Options, Record
 from service.cli.scale import Scale
 from service.cli.work import Worker, setup, work
@@ -113,8 +112,9 @@ def _row(column: str, value: object) -> dict[str, Any]:
 def run(planned: list[Todo | Note], how: Reading, options: Options, scale: Scale) -> Iterator[Done | Note]:
     """Raises CliError."""
     todo = [each for each in planned if isinstance(each, Todo)]
-    if any(each.read.name == STDIN for each in todo):
-        raise CliError("--engine ray: files are expected, and not stdin")
+    for each in todo:
+        if each.read.is_stream:  # which another process does not have
+            raise CliError(f"--engine ray: files are expected, and not {each.read.said}")
     if not todo:
         yield from (each for each in planned if isinstance(each, Note))
         return

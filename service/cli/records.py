@@ -24,6 +24,7 @@ class Record(NamedTuple):
     id: Any = None  # of jsonl and parquet: its own, if it has one
     row: tuple[str, ...] = ()  # of csv: all columns
     fields: dict[str, Any] | None = None  # of jsonl: the whole object
+    blank_lines: int = 0  # of txt: how many are before it
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ Replaces the names of persons in files, with all cores, as POST /v1/redact does.
 
 A text keeps every other character; a csv and JSON lines keep all but the column or field. A person
 has the same number, or the same invented name, throughout one text, row or line; a text of more than
-a million characters is done in pieces, each by itself. Hashes are the same everywhere. Names that the
-model does not find stay where they are."""
+a million characters is done in pieces, each by itself. A hash is of the fullest form of the name in that
+text, row or line, and the same wherever that is. Names that the model does not find stay where they are."""
 MODES = ("mask", "label", "hash", "pseudonym")
 
 

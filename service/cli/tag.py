@@ -47,7 +47,7 @@ def run(asked: argparse.Namespace) -> int:
     from service.cli.records import Options
 
     inputs = inputs_of(asked)
-    is_terminal = asked.out is None and sys.stdout.isatty()
+    is_terminal = asked.out is None and sys.stdout is not None and sys.stdout.isatty()
     kinds = {asked.input or kind_of(each.path) for each in inputs}
     chosen = asked.format or (
         "jsonl" if asked.tokens
@@ -61,8 +61,8 @@ def run(asked: argparse.Namespace) -> int:
         from service.cli import parquet
 
         parquet.check()
-        if asked.tokens:
-            raise CliError("--tokens: --format jsonl is expected")
+    if asked.tokens and chosen != "jsonl":
+        raise CliError("--tokens: --format jsonl is expected")
     options = Options(
         model=model_folder(asked.model),
         threshold=asked.threshold,
