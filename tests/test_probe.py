@@ -1,6 +1,7 @@
 """Names put into frames: what is counted, and what is said of it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from service.settings import ROOT
 from training.__main__ import main
 from training.names import Names
 from training.probe import FORMS, Probe, probes, read_frames, shares
+from training.synthesis import templates
 
 FRAMES = ROOT / "tests" / "probe.txt"
 NAMES = Names({"x": ["Maria"], "y": ["Harry"], "z": ["Zoe"]}, {"x": ["Stern"], "y": ["Potter"]})
@@ -17,7 +19,12 @@ NAMES = Names({"x": ["Maria"], "y": ["Harry"], "z": ["Zoe"]}, {"x": ["Stern"], "
 def test_the_frames_that_come_with_the_project_are_read() -> None:
     frames = read_frames(FRAMES)
     assert len(frames) == len(set(frames)) > 100
-    assert "Best regards,\n{}" in frames
+    assert "-- \n{}" in frames
+
+
+def test_no_frame_is_a_template_that_models_learn_from() -> None:
+    learnt = {re.sub(r"\{[^}]*\}", "{}", template) for template in templates()}
+    assert not learnt & {*read_frames(FRAMES)}
 
 
 @pytest.mark.parametrize("line", ["no slot", "{} and {}"])

@@ -379,6 +379,28 @@ def test_what_training_began_with_is_mixed_into_what_it_ends_with(
     np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * before, atol=1e-7)
 
 
+def test_runs_from_the_same_model_are_averaged(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def weights(name: str, *options: str) -> NDArray[np.float32]:
+        once = ("--types", "PER", "--epochs", "1", *options)
+        assert train(some_sentences, tmp_path / name, *once) == 0
+        return load(tmp_path / name).weights["output.weight"]
+
+    before = weights("before")
+    init = ("--init", str(tmp_path / "before"))
+    one, other = weights("one", *init), weights("other", *init, "--seed", "2")
+    soup = ("--set", f'soup=[{{run="{tmp_path / "other-run"}", share=0.25}}]')
+    mixed = weights("mixed", *init, *soup, "--set", "optimiser.initial_share=0.25")
+    np.testing.assert_allclose(mixed, 0.5 * one + 0.25 * other + 0.25 * before, atol=1e-6)
+    wrong = ("--set", f'soup=[{{run="{tmp_path / "other-run"}"}}]', "--hidden", "9", "--types", "PER")
+    assert train(some_sentences, tmp_path / "x", *wrong) == 2
+    assert "is not of the network" in capsys.readouterr().err
+    too_much = ("--set", 'soup=[{run="a", share=0.6}, {run="b", share=0.6}]')
+    assert train(some_sentences, tmp_path / "x", *too_much) == 2
+    assert "less than 1 in all" in capsys.readouterr().err
+
+
 def test_a_temperature_that_is_given_is_not_fitted(some_sentences: Path, tmp_path: Path) -> None:
     given = ("--types", "PER", "--epochs", "1", "--set")
     assert train(some_sentences, tmp_path / "m", *given, "temperature=1.25") == 0

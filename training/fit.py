@@ -225,6 +225,7 @@ class Fit:
         self._sums = [0.0, 0.0, 0.0]  # this epoch's loss, gradient norm, clipped steps
         mixes = recipe.optimiser.initial_share > 0
         self._initial = {n: p.detach().clone() for n, p in self.trained.items() if mixes}
+        self._soup = [(each.share, self._kept_by(Path(each.run))) for each in recipe.soup]
         self._average = _Average(self.trained, recipe.optimiser.average_decay)
         pretrained = {n for n in self.trained if n.startswith("context.")}
         share = recipe.optimiser.context_rate
@@ -324,13 +325,25 @@ class Fit:
         return state["epoch"], state["step_in_epoch"]
 
     def load_best(self) -> None:
-        """Takes up the weights of the epoch to keep, mixed with the initial ones as the recipe says."""
-        tensors, _ = read_checkpoint(self.folder / BEST)
+        """Takes up the weights of the epoch to keep, mixed with the initial ones, and with those of other
+        runs, as the recipe says."""
+        initial = self.recipe.optimiser.initial_share
+        own = 1 - initial - sum(share for share, _ in self._soup)
+        best, _ = read_checkpoint(self.folder / BEST)
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[name])
-                if name in self._initial:
-                    parameter.lerp_(self._initial[name], self.recipe.optimiser.initial_share)
+                parameter.copy_(best[name]).mul_(own)
+                if initial:
+                    parameter.add_(self._initial[name], alpha=initial)
+                for share, weights in self._soup:
+                    parameter.add_(weights[name].to(self.device), alpha=share)
+
+    def _kept_by(self, folder: Path) -> dict[str, Tensor]:
+        """Another run's weights. Raises ValueError where they are not of this network."""
+        weights, _ = read_checkpoint(folder / BEST)
+        if {n: w.shape for n, w in weights.items()} != {n: p.shape for n, p in self.trained.items()}:
+            raise ValueError(f"{folder / BEST}: is not of the network that is trained here")
+        return weights
 
     # --- training --------------------------------------------------------------------------
 

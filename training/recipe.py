@@ -73,6 +73,19 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class SoupConfig:
+    """Another run from the same --init whose weights are averaged with this one's (Wortsman et al. 2022,
+    arXiv:2203.05482), and its share of the mean."""
+
+    run: str
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is {self.share:g}: between 0 and 1 is expected")
+
+
+@dataclass(frozen=True)
 class Recipe:
     name: str = "tagger"
     version: str = "1"
@@ -80,6 +93,7 @@ class Recipe:
     entity_types: tuple[str, ...] = ()  # () takes those of the data
     scheme: str = "auto"
     data: tuple[DataConfig, ...] = ()
+    soup: tuple[SoupConfig, ...] = ()
     dev: tuple[str, ...] = ()
     calibrate: tuple[str, ...] = ()  # the dev files that scores are made probabilities on; () is all
     temperature: float = 0.0  # of the scores; 0: fitted on these files
@@ -94,8 +108,18 @@ class Recipe:
     vectors: VectorsConfig = field(default_factory=VectorsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    def __post_init__(self) -> None:
+        shares = [each.share for each in self.soup] + [self.optimiser.initial_share]
+        if sum(shares) >= 1:
+            raise ValueError(
+                f"the shares of soup and initial_share are {shares}: less than 1 in all is expected"
+            )
+
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+_TABLES: dict[str, Any] = {"data": DataConfig(""), "soup": SoupConfig("")}  # lists of them
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -121,10 +145,10 @@ def with_values(base: Any, values: dict[str, Any], where: str = "") -> Any:
             if not isinstance(value, dict):
                 raise ValueError(f"{where}{name}: a table is expected, not {value!r}")
             changed[name] = with_values(current, value, f"{where}{name}.")
-        elif name == "data":
+        elif name in _TABLES:
             if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-                raise ValueError(f"data: tables are expected, each a [[data]], not {value!r:.80}")
-            changed[name] = tuple(with_values(DataConfig(""), v, "data.") for v in value)
+                raise ValueError(f"{name}: tables are expected, each a [[{name}]], not {value!r:.80}")
+            changed[name] = tuple(with_values(_TABLES[name], v, f"{name}.") for v in value)
         elif isinstance(current, tuple):
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
                 raise ValueError(f"{where}{name}: a list of strings is expected, not {value!r}")
