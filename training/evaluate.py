@@ -1,7 +1,8 @@
 """A model folder and labelled files in; scores, a table and a report out.
 
 The model is read from disk and run by the Tagger that the service runs, on the tokens that the
-files give (JSON lines are cut as the service cuts). What is scored is what would be served.
+files give (JSON lines are cut as the service cuts, and at the edges of a span that ends inside a
+token, which the service would not see). What is scored is what would be served.
 """
 
 from __future__ import annotations
