@@ -268,7 +268,9 @@ class Models:
         """Raises ModelsError, also where a folder does not hold these files, or a model of this name."""
         before = digest_of(folder)
         if digest not in (None, before):
-            raise ModelsError(f"{folder}: the folder holds other files than it did")
+            raise ModelsError(
+                f"{folder}: holds other files than those that are served: load it again, or put them back"
+            )
         tagger = _tagger(folder, self._settings)
         if digest_of(folder) != before:
             raise ModelsError(f"{folder}: the folder changed while it was read")

@@ -28,7 +28,8 @@ from service.settings import Settings
 from service.signals import without_interrupts
 from service.state import Service
 
-_RESTART_AFTER_S = 1.0  # a worker that dies at once must not keep a CPU busy with dying
+# A worker that dies at once must not keep a CPU busy with dying: longer and longer where it cannot serve.
+_RESTART_AFTER_S, _MOST_RESTART_AFTER_S = 1.0, 30.0
 
 log = logging.getLogger(LOGGER)
 
@@ -72,6 +73,11 @@ def _leave(*_: object) -> None:
     os._exit(0)
 
 
+def pause_s(exit_code: int | None, before_s: float) -> float:
+    """Before a place is filled again whose worker exited so, after ``before_s`` the last time."""
+    return min(2 * before_s, _MOST_RESTART_AFTER_S) if exit_code == 2 else _RESTART_AFTER_S
+
+
 @dataclass
 class _Worker:
     process: SpawnProcess
@@ -87,6 +93,7 @@ class Supervisor:
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}  # by place; a worker that replaces another has its place
         self._to_start: dict[int, float] = dict.fromkeys(range(settings.workers), 0.0)  # and when
+        self._pauses_s = dict.fromkeys(range(settings.workers), _RESTART_AFTER_S)
         self._told = False
         self._folder = Folder()
         self._meters = Meters(self._folder.path, os.getpid())
@@ -168,7 +175,8 @@ class Supervisor:
         assert process.pid is not None  # it was started
         forget_gauges(self._folder.path, process.pid)
         self._restarts.add()
-        self._to_start[place] = time.monotonic() + _RESTART_AFTER_S
+        self._pauses_s[place] = pause_s(process.exitcode, self._pauses_s[place])
+        self._to_start[place] = time.monotonic() + self._pauses_s[place]
         self._agreement.leave(place)
 
     def _ended(self, code: int) -> int:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from model.artefact import save
+from service.workers import pause_s
 from tests.conftest import random_artefact
 from tests.running import check_problem, process, run_to_end, running
 
@@ -219,3 +220,11 @@ def test_a_worker_that_dies_is_replaced(tiny_artefact):
         service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 0
     assert any("a worker died" in line for line in service.log)
+
+
+def test_a_worker_that_cannot_serve_is_tried_less_and_less_often():
+    pauses = [1.0]
+    for _ in range(7):
+        pauses.append(pause_s(2, pauses[-1]))
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert pause_s(-signal.SIGKILL, 30.0) == 1.0
