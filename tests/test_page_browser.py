@@ -29,7 +29,7 @@ from training.corpus import read_corpus
 browsing = pytest.importorskip("tests.browsing", reason="playwright is not installed")
 
 from axe_playwright_python.base import AXE_SCRIPT  # noqa: E402
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from playwright.sync_api import Browser, Page, Route, expect  # noqa: E402
 
 BUNDLED = ROOT / "artefacts" / "en-person"
 SEED = "Harry Potter and Hermione Granger invented a new spell"
@@ -540,7 +540,7 @@ def test_ten_corrected_sentences_are_learnt(page: Page, tmp_path: Path) -> None:
         "Nobody but grumbold paid the fee.": {"grumbold"},
         "The note was signed by tarquil.": {"tarquil"},
         "I met fennimop at the station.": {"fennimop"},
-        "Only jastro knew the answer.": {"jastro"},
+        "He came with mirabeth.": {"mirabeth"},
         "She married ollivand in June.": {"ollivand"},
         "Paris Hilton is a hotel in Paris.": set(),
     }
@@ -720,12 +720,25 @@ def test_where_a_key_is_needed_the_page_asks_for_one_and_keeps_it_for_the_tab_on
     with running(BUNDLED, keys_file=tmp_path / "keys.txt") as service:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{service.port}")
-        for wrong in ("wrong", key):
+        # The right key comes before the answers to the wrong one.
+        late: list[Route] = []
+        page.route(
+            "**/v1/*",
+            lambda route: (
+                late.append(route) if "wrong" in route.request.headers.get("authorization", "")
+                else route.continue_()
+            ),
+        )  # fmt: skip
+        for each in ("wrong", key):
             expect(page.locator("#key-form")).to_be_visible()
             expect(page.locator("#problem")).to_be_visible()
-            page.fill("#key", wrong)
+            page.fill("#key", each)
             page.keyboard.press("Enter")
         expect(page.locator("#view mark").first).to_be_visible()
+        assert late
+        for route in late:
+            route.fulfill(status=401, json={"title": "Late"})
+        expect(page.locator("#problem")).to_be_hidden()
         expect(page.locator("#key-form")).to_be_hidden()
         expect(page.locator("#problem")).to_be_hidden()
         page.reload()

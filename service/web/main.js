@@ -383,6 +383,7 @@ function solved() {
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey($("key").value);
+  tagging.forget();
   $("key").value = "";
   $("text").focus();
   start();
@@ -421,9 +422,12 @@ $("clear").addEventListener("click", () => {
 
 // ---- the beginning
 
+let starts = 0; // of which the last counts
+
 async function start() {
+  const mine = ++starts;
   refresh();
-  await listModels().catch(fail);
+  await listModels().catch((error) => mine === starts && fail(error));
 }
 
 const before = sessionStorage.getItem(TEXT);

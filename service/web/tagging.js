@@ -15,6 +15,12 @@ export class Tagging {
   #running = new AbortController();
   #calls = 0;
 
+  // What is under way and what was answered count no more: the key is another.
+  forget() {
+    this.#running.abort();
+    this.#text = null;
+  }
+
   // {text, sentences, persons, model, ms}; null where another call came first. threshold null is the
   // model's own labelling. Throws Problem.
   async answer(text, model, threshold) {
