@@ -317,6 +317,13 @@ def test_soft_labels_are_taken_in_the_students_order() -> None:
 
 
 def test_a_teacher_of_other_labels_is_refused() -> None:
+    two = Sentence(("Ada",), ("O",), 0, np.zeros((1, 5, 5), np.float16))
+    encoder = random_artefact().vocabulary.encoder
+    with pytest.raises(ValueError, match="its teacher knows 5 labels, the tagger 3"):
+        Batches(
+            [LabelledSet("a", [two])], LabelScheme(("PER",)), encoder, BatchConfig(),
+            augment=AugmentConfig(), names=None, seed=1,
+        )  # fmt: skip
     part = LabelledSet("a", [], 1.0, LabelScheme(("LOC", "PER")).labels)
     with pytest.raises(ValueError, match=r"its teacher knows .*B-LOC.*, the tagger"):
         part.of_labels(LabelScheme(("PER",)).labels)

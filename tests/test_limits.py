@@ -403,11 +403,17 @@ def begun(monkeypatch):
     found = []
     monkeypatch.setattr("service.tag.cuts_of", lambda *asked: found.append(asked))
     monkeypatch.setattr("service.compat.wire._cut", lambda *asked: found.append(asked))
+    monkeypatch.setattr("service.redaction.endpoint.Redaction", lambda *asked: found.append(asked))
     return found
 
 
 @pytest.mark.parametrize(
-    ("path", "body"), [("/v1/tag", {"text": LONG}), ("/compat/huggingface", {"inputs": LONG})]
+    ("path", "body"),
+    [
+        ("/v1/tag", {"text": LONG}),
+        ("/v1/redact", {"texts": [LONG], "mode": "label"}),
+        ("/compat/huggingface", {"inputs": LONG}),
+    ],
 )
 def test_a_deadline_counts_while_others_use_the_text_thread(service, busy, begun, path, body):
     answer = service.client.post(path, json=body, headers={"x-request-timeout": "0.2"})

@@ -363,35 +363,38 @@ def test_scores_are_calibrated_on_the_files_named_alone(some_sentences: Path, tm
     assert train(some_sentences, tmp_path / "n", *dev, 'calibrate=["other.jsonl"]') == 2
 
 
+def output_weights(data: Path, out: Path, *options: str) -> NDArray[np.float32]:
+    """After an epoch."""
+    assert train(data, out, "--types", "PER", "--epochs", "1", *options) == 0
+    return load(out).weights["output.weight"]
+
+
 def test_what_training_began_with_is_mixed_into_what_it_ends_with(
     some_sentences: Path, tmp_path: Path
 ) -> None:
-    def weights(name: str, *options: str) -> NDArray[np.float32]:
-        once = ("--types", "PER", "--epochs", "1", *options)
-        assert train(some_sentences, tmp_path / name, *once) == 0
-        return load(tmp_path / name).weights["output.weight"]
-
-    before = weights("before")
+    before = output_weights(some_sentences, tmp_path / "before")
     init = ("--init", str(tmp_path / "before"))
-    after = weights("after", *init)
+    after = output_weights(some_sentences, tmp_path / "after", *init)
     assert np.abs(after - before).max() > 1e-4
-    mixed = weights("mixed", *init, "--set", "optimiser.initial_share=0.25")
+    mixed = output_weights(
+        some_sentences, tmp_path / "mixed", *init, "--set", "optimiser.initial_share=0.25"
+    )
     np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * before, atol=1e-7)
 
 
 def test_runs_from_the_same_model_are_averaged(
     some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def weights(name: str, *options: str) -> NDArray[np.float32]:
-        once = ("--types", "PER", "--epochs", "1", *options)
-        assert train(some_sentences, tmp_path / name, *once) == 0
-        return load(tmp_path / name).weights["output.weight"]
-
-    before = weights("before")
+    before = output_weights(some_sentences, tmp_path / "before")
     init = ("--init", str(tmp_path / "before"))
-    one, other = weights("one", *init), weights("other", *init, "--seed", "2")
+    one, other = (
+        output_weights(some_sentences, tmp_path / "one", *init),
+        output_weights(some_sentences, tmp_path / "other", *init, "--seed", "2"),
+    )
     soup = ("--set", f'soup=[{{run="{tmp_path / "other-run"}", share=0.25}}]')
-    mixed = weights("mixed", *init, *soup, "--set", "optimiser.initial_share=0.25")
+    mixed = output_weights(
+        some_sentences, tmp_path / "mixed", *init, *soup, "--set", "optimiser.initial_share=0.25"
+    )
     np.testing.assert_allclose(mixed, 0.5 * one + 0.25 * other + 0.25 * before, atol=1e-6)
     wrong = ("--set", f'soup=[{{run="{tmp_path / "other-run"}"}}]', "--hidden", "9", "--types", "PER")
     assert train(some_sentences, tmp_path / "x", *wrong) == 2

@@ -308,9 +308,9 @@ def _train(arguments: argparse.Namespace) -> int:
     rate = a.learning_rate
     if rate is None and a.init and not a.recipe:
         rate = FINE_TUNING_RATE
-    if a.init and (given_twice := _given(a, "cell", "layers", "hidden", "head", "one_direction", "vectors",
-                                         "lower_vectors")):  # fmt: skip
-        raise ValueError(f"{given_twice[0]} with --init: shape and words are those of {a.init}")
+    of_model = _given(a, "cell", "layers", "hidden", "head", "one_direction", "vectors", "lower_vectors")
+    if a.init and of_model:
+        raise ValueError(f"{of_model[0]} with --init: shape and words are those of {a.init}")
     network = {"cell": a.cell, "n_layers": a.layers, "hidden_dim": a.hidden, "head": a.head}
     if a.one_direction:
         network["bidirectional"] = False

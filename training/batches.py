@@ -254,6 +254,13 @@ class Batches:
         self._names = names
         self._seed = seed
         self._ids = {label: i for i, label in enumerate(scheme.labels)}
+        for part in sets:
+            for sentence in part.sentences[:1]:
+                n_labels = len(self._ids) if sentence.pairs is None else sentence.pairs.shape[-1]
+                if n_labels != len(self._ids):
+                    raise ValueError(
+                        f"{part.name}: its teacher knows {n_labels} labels, the tagger {len(self._ids)}"
+                    )
         if not self.n_drawn(0):
             shares = {part.name: part.weight for part in sets}
             raise ValueError(f"no sentence is drawn: the weights are {shares}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,22 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises ValueError if the file is not a checkpoint."""
+    with _opened(path) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return tensors, json.loads(opened.metadata()["state"])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside its tensors. Raises ValueError."""
+    with _opened(path) as opened:
+        state: dict[str, Any] = json.loads(opened.metadata()["state"])
+        return state
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, json.loads(opened.metadata()["state"])
+            yield opened
     except Exception as error:  # safetensors raises its own type
         raise ValueError(f"{path}: not a checkpoint: {error}") from None

@@ -170,7 +170,9 @@ def train_vectors(
                 seed=seed,
                 callbacks=[Progress()],
             )
-        except RuntimeError as error:  # gensim's, where nothing is left to train
+        except RuntimeError as error:
+            if "build vocabulary" not in str(error):
+                raise
             raise ValueError(
                 f"{files[0]}: no word comes {min_count} times, as --min-count asks: {error}"
             ) from None

@@ -41,7 +41,7 @@ from training.batches import (
     buckets,
     make_batch,
 )
-from training.checkpoint import read_checkpoint, write_checkpoint
+from training.checkpoint import read_checkpoint, read_state, write_checkpoint
 from training.corpus import Sentence
 from training.metrics import SpanScores, span_scores
 from training.names import Names
@@ -286,7 +286,7 @@ class Fit:
     def _gives_way(self, path: Path) -> bool:
         """Whether a checkpoint is of a run by these settings that has ended, on other data or from another
         model: nothing of it is to be gone on with. Raises ValueError where it has not ended."""
-        _, state = read_checkpoint(path)
+        state = read_state(path)
         if state.get("inputs", self.inputs) == self.inputs or not self._is_mine(state):
             return False
         if state["epoch"] < self.recipe.optimiser.epochs and not self._is_stuck(_history(state)):

@@ -21,8 +21,6 @@ from typing import Any
 
 # Where the family name comes first at home, and in English text as often as not.
 _FAMILY_FIRST = ("CN", "HU", "JP", "Korean", "TW", "VN", "faker-hu", "faker-ja", "faker-vi", "faker-zh")
-
-
 _COLUMNS = ("Country", "Localized Name", "Romanized Name")
 
 

@@ -62,18 +62,20 @@ class _Writer:
         for origin in names.origins:
             if found := [n for n in (*names.given[origin], *names.family[origin]) if n in _ORDINARY]:
                 self._ordinary[origin] = found
-        self._ordinary_own = [origin for origin in self._ordinary if origin in OWN]
+        self._having_ordinary = [*self._ordinary]
+        self._own_having_ordinary = [origin for origin in self._ordinary if origin in OWN]
 
     def _person(self) -> _Person:
         choose = self._rng.choice
         origin, ordinary = choose(self._names.origins), ""
         if self._ordinary and self._rng.random() < _ORDINARY_SHARE:
-            origin = choose(choose((self._ordinary_own, [])) or [*self._ordinary])
+            is_own = choose((True, False)) and self._own_having_ordinary
+            origin = choose(self._own_having_ordinary if is_own else self._having_ordinary)
             ordinary = choose(self._ordinary[origin])
         given, family = self._names.given[origin], self._names.family[origin]
         more = choose(given), choose(family)
-        family_name = ordinary if ordinary in family else choose(family)
-        given_name = ordinary if ordinary in given and ordinary != family_name else choose(given)
+        family_name = ordinary if ordinary and ordinary in family else choose(family)
+        given_name = ordinary if ordinary and ordinary != family_name else choose(given)
         return _Person(given_name, family_name, more, is_family_first(origin, self._rng))
 
     def _of(self, name: str) -> str:

@@ -167,10 +167,8 @@ def _from_artefact(
 ) -> tuple[TaggerConfig, Vocabulary, BiRnnTagger]:
     """Goes on from an existing model: its words, its shape and its weights. Types that it does not know
     come after its own; what their labels are read by begins anew."""
-    # Trained without the roundings that served weights have.
-    shape = replace(artefact.config.network, int8_recurrence=False)
     config = replace(
-        artefact.config, name=recipe.name, version=recipe.version, network=shape, temperature=1.0
+        artefact.config, name=recipe.name, version=recipe.version, network=recipe.network, temperature=1.0
     )
     network: BiRnnTagger = network_of(replace(artefact, config=config))
     known = config.entity_types
@@ -188,6 +186,7 @@ def _from_artefact(
 def _begun_from(recipe: Recipe, artefact: Artefact) -> Recipe:
     """The recipe as it is carried out with --init: the shape and the words are the model's. Raises
     ValueError where it asks for another shape."""
+    # Trained without the roundings that served weights have.
     shape = replace(artefact.config.network, int8_recurrence=False)
     usual = NetworkConfig()
     for part in fields(NetworkConfig):
@@ -200,11 +199,11 @@ def _begun_from(recipe: Recipe, artefact: Artefact) -> Recipe:
     return replace(recipe, network=shape, vectors=vectors)
 
 
-def _known(part: DevSet, types: Sequence[str]) -> DevSet:
+def _known(part: DevSet, types: Sequence[str], ranks: Ranks) -> DevSet:
     """The set with O for labels of other types, as those have it that score a model of these."""
     if all(label == "O" or label[2:] in types for s in part.sentences for label in s.labels):
         return part
-    print(f"{part.name}: of other types than {', '.join(types)} is O", file=sys.stderr)
+    ranks.say(f"{part.name}: of other types than {', '.join(types)} is O")
     return replace(
         part,
         sentences=[
@@ -290,7 +289,7 @@ def train(
         vocabulary = lexicon.vocabulary
         for path in filter(None, (recipe.vectors.cased, recipe.vectors.lower)):
             hashes[path] = _sha256(Path(path))
-    dev = [_known(part, config.entity_types) for part in dev]
+    dev = [_known(part, config.entity_types, ranks) for part in dev]
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
     if recipe.augment.swap_names and not names:
         raise ValueError("augment.swap_names is set, but names, the folder of name lists, is not")
