@@ -88,7 +88,7 @@ def create_app(
         straight=straight,
         metrics=service.metrics,
         keys=service.keys,
-        logs_access=settings.access_log == "on",
+        access=service.access,
         tracing=tracing,
         refusals={surface.path: surface.refused for surface in surfaces},
     )

@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.keys import OPEN_PATHS, Keyring
+from service.observing.access import AccessLog
 from service.observing.facts import Facts, begin, facts
-from service.observing.log import ACCESS, LOGGER, place_of, write_access
+from service.observing.log import LOGGER, place_of
 from service.observing.metrics import Metrics
 from service.problems import ClientGone, Problem
 
@@ -35,13 +36,10 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
-# Asked for every few seconds by machines: in the log only where everything is.
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 # nginx's word for it: the client hung up before there was an answer.
 CLIENT_GONE = 499
 
 log = logging.getLogger(LOGGER)
-access_log = logging.getLogger(ACCESS)
 
 
 def bug(error: Exception) -> Problem:
@@ -80,7 +78,7 @@ class Edge:
         metrics: Metrics,
         keys: Keyring | None = None,
         *,
-        logs_access: bool,
+        access: AccessLog | None = None,
         tracing: Tracing | None = None,
         refusals: Mapping[str, Callable[[Problem], Response]] | None = None,
     ) -> None:
@@ -89,7 +87,7 @@ class Edge:
         self.keys = keys
         self.straight = straight
         self.metrics = metrics
-        self.logs_access = logs_access
+        self.access = access
         self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,8 +164,8 @@ class Edge:
                 count(status)
             if self.tracing is not None:
                 self.tracing.end(facts, status)
-            if self.logs_access:
-                log_access(facts, status, time.perf_counter() - started)
+            if self.access is not None:
+                self.access.answered(facts, status, time.perf_counter() - started)
 
     def _refusal(self, problem: Problem, path: str) -> Response:
         for at, said in self.refusals.items():
@@ -180,23 +178,3 @@ def template(scope: Scope) -> str:
     """The template of the path that the router found: "/v1/models/{name}"; "other" where it found none."""
     found: str = getattr(scope.get("route"), "path", "other")
     return found
-
-
-def log_access(facts: Facts, status: int, seconds: float) -> None:
-    """Writes a request's line, unless lines of its level are not logged."""
-    level = logging.DEBUG if facts.path in _QUIET else logging.INFO
-    if not access_log.isEnabledFor(level):
-        return
-    fields: dict[str, object] = {
-        "request_id": facts.request_id,
-        "method": facts.method,
-        "path": facts.path,
-        "status": status,
-        "ms": round(seconds * 1000, 3),
-    }
-    if facts.model:
-        fields |= {"model": facts.model, "sentences": facts.n_sentences, "tokens": facts.n_tokens}
-    for name in ("problem", "key", "trace_id"):
-        if value := getattr(facts, name):
-            fields[name] = value
-    write_access(level, fields)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import orjson
 
 from service.admission import overloaded
-from service.edge import SANE_ID, log_access
+from service.edge import SANE_ID
 from service.observing.facts import Facts
 from service.observing.log import LOGGER
 from service.problems import MEDIA_TYPE, RETRY_AFTER_S
@@ -49,7 +49,6 @@ class Refusal:
             "HTTP/1.1 429 Too Many Requests\r\n"
             f"retry-after: {RETRY_AFTER_S}\r\ncontent-type: {MEDIA_TYPE}\r\n"
         ).encode()
-        self._logs = service.settings.access_log == "on"
         self._second = self._n_logged = self._n_unlogged = 0
 
     def _say(self, maximum: int) -> None:
@@ -95,9 +94,9 @@ class Refusal:
         service.metrics.rejected(self._problem)
         seconds = time.perf_counter() - started
         service.metrics.answered("POST", self._path, 429, seconds)
-        if self._logs and self._is_to_log(int(started)):
+        if service.access is not None and self._is_to_log(int(started)):
             facts = Facts(request_id.decode(), "POST", self._path, problem=self._problem.code)
-            log_access(facts, 429, seconds)
+            service.access.answered(facts, 429, seconds)
         return b"%s%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
             self._head,
             b"".join([b"%s: %s\r\n" % header for header in headers]),

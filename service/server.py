@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.acceptor import Acceptor
 from service.admission import Admission
+from service.body import IS_TO_COME
 from service.memory import Collector
 from service.observing.log import LOGGER
 from service.observing.metrics import Metrics
@@ -105,6 +106,10 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._say_that_nobody_is_left()
             return True
         return False
+
+    def _is_body_to_come(self) -> bool:
+        """Of the last request of those that came, and so of none that is whole."""
+        return self._is_reading_body
 
     def data_received(self, data: bytes) -> None:
         if self._to_refuse is not None:
@@ -194,6 +199,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._unwatch()
         # Who streams has to know: uvicorn's send() says nothing where nobody is left to send to.
         self.scope["state"]["is_closing"] = self._is_closing
+        self.scope["state"][IS_TO_COME] = self._is_body_to_come
         super().on_headers_complete()
         self.cycle.transport = self._lingering  # type: ignore[assignment]  # all that it uses of one
         self._under_way = [cycle for cycle in self._under_way if not cycle.response_complete]

@@ -10,6 +10,7 @@ from pathlib import Path
 from service.admission import Admission
 from service.keys import Keyring, read_keys, read_secret
 from service.models import Models, ServedModel
+from service.observing.access import AccessLog
 from service.observing.metrics import Metrics
 from service.problems import Problem
 from service.redaction.texts import MIN_KEY_CHARS
@@ -39,6 +40,7 @@ class Service:
         if settings.redaction_key_file is not None:
             self.redaction_key = read_secret(settings.redaction_key_file, least_chars=MIN_KEY_CHARS)
         self.metrics = Metrics(metrics_folder)
+        self.access = AccessLog() if settings.access_log == "on" else None
         self.models = Models(settings, self.metrics)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         self.streams = Streams()
@@ -78,6 +80,8 @@ class Service:
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)
         self.metrics.close()
+        if self.access is not None:
+            self.access.flush()
 
     def oldest_wait_s(self) -> float:
         """As Batcher.oldest_wait_s, of all models."""

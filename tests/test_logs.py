@@ -1,5 +1,6 @@
 """The log's lines: one for each request, and never a word of what was submitted."""
 
+import asyncio
 import json
 import re
 import signal
@@ -9,6 +10,8 @@ import httpx
 import pytest
 
 from service.edge import _TRACEPARENT
+from service.observing.access import ACCESS, AccessLog
+from service.observing.facts import Facts
 from tests.running import process
 
 JSON = {"content-type": "application/json"}
@@ -61,6 +64,30 @@ def test_the_lines_can_be_left_out_and_those_of_health_checks_are_of_level_debug
     assert len(lines) == n
     if n:
         assert (lines["a-1"]["level"], lines["a-2"]["level"]) == ("info", "debug")
+
+
+def test_lines_wait_for_others_and_are_written_in_pieces_that_a_pipe_takes_whole(monkeypatch, caplog):
+    pieces = []
+    caplog.set_level("INFO", ACCESS)
+    monkeypatch.setattr("sys.stderr.write", pieces.append)
+
+    async def answered(n):
+        log = AccessLog()
+        for number in range(n):
+            log.answered(Facts(f"a-{number}", "POST", "/v1/tag"), 200, 0.001)
+        written = len(pieces)
+        async with asyncio.timeout(20):
+            while log._waiting:
+                await asyncio.sleep(0.01)
+        return written
+
+    assert asyncio.run(answered(1)) == 0
+    assert asyncio.run(answered(100)) > 1
+    assert len(pieces) < 20
+    assert all(piece.endswith("\n") and len(piece) <= 4096 for piece in pieces)
+    assert [json.loads(line)["request_id"] for line in "".join(pieces).splitlines()] == [
+        "a-0", *(f"a-{number}" for number in range(100))
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def _router(service: Service) -> APIRouter:
             )
         with service.admission.hold() as hold:
             body = await read_body(
-                headers, request.receive, hold,
+                headers, request, hold,
                 max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s,
             )  # fmt: skip
             value = body_of(body)

@@ -124,7 +124,7 @@ def endpoint(
         deadline = started + timeout_s(headers, settings)
         with service.admission.hold() as hold:
             body = await read_body(
-                headers, request.receive, hold,
+                headers, request, hold,
                 max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s,
             )  # fmt: skip
             is_small = len(body) <= INLINE_CHARS

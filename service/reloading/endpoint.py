@@ -118,7 +118,7 @@ def router(service: Service) -> APIRouter:
         check_content_type(headers)
         with service.admission.hold() as hold:  # not longer: a load must not wait for itself to end
             body = await read_body(
-                headers, request.receive, hold,
+                headers, request, hold,
                 max_bytes=MAX_BODY_BYTES, timeout_s=settings.receive_timeout_s,
             )  # fmt: skip
         return asked_string(parsed(body), names)
