@@ -82,6 +82,21 @@ def test_the_crf_gradient_is_the_marginals_less_the_gold_labels(types):
     np.testing.assert_allclose(tensors[0].grad, expected / len(LENGTHS), atol=1e-9)
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, [4, 4, 4, 4], [1, 1, 1, 1]], ids=str)
+def test_the_crf_loss_has_the_gradients_of_the_sum_in_logarithms(monkeypatch, lengths):
+    emissions, gold, chain = a_case(("PER", "ORG"))
+    found = []
+    for most in (150.0, 0.0):  # by forward-backward, by autograd
+        monkeypatch.setattr("model.loss._MOST_SPREAD", most)
+        tensors = as_tensors(emissions, np.where(gold < 0, 0, gold), chain)
+        n_steps = max(lengths)
+        parts = (tensors[0][:, :n_steps], tensors[1][:, :n_steps], torch.tensor(lengths), *tensors[3:])
+        crf_loss(*parts).backward()
+        found.append([tensors[0].grad, *(t.grad for t in tensors[3:])])
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [1.0, 1e3])
 def test_the_crf_loss_and_its_gradients_are_finite_in_float32(size):
     emissions, gold, chain = a_case(("PER",), spread=size)

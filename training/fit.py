@@ -395,7 +395,12 @@ class Fit:
         value = self._gradients(batch.to(self.device))
         if math.isfinite(value):
             limit = config.clip_norm or math.inf
-            norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
+            of_all = torch.nn.utils.get_total_norm(
+                [p.grad for p in self.trained.values() if p.grad is not None]
+            )
+            norm = float(of_all)
+            if norm > limit:
+                torch.nn.utils.clip_grads_with_norm_(self.trained.values(), limit, of_all)
         if not (math.isfinite(value) and math.isfinite(norm)):
             what = f"loss is {value}" if not math.isfinite(value) else f"gradient norm is {norm}"
             raise NonFiniteLossError(

@@ -7,6 +7,7 @@ torch.distributed; a run of one process is ``Ranks()``, and talks to nobody.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+
+_give_way = getattr(os, "sched_yield", lambda: sleep(0))  # to gloo's thread, which adds
 
 # Longer than one process may be behind another, in reading its data or in writing a checkpoint.
 _TIMEOUT = timedelta(minutes=10)
@@ -50,7 +53,12 @@ class Ranks:
         """Replaces ``tensor`` by the sum of all processes'; the same bits in all of them."""
         if self.size > 1:
             with _in_time():
-                dist.all_reduce(tensor)
+                work = dist.all_reduce(tensor, async_op=True)
+                while tensor.device.type == "cpu" and not work.is_completed():
+                    # Asleep, a virtual CPU takes milliseconds to wake up: a sum of 835,000 numbers by two
+                    # took 6.5 to 10 ms, and 1.9 to 3.1 like this.
+                    _give_way()
+                work.wait()
 
     def share(self, content: bytes) -> bytes:
         """The first process's ``content``; what the others pass does not matter."""
