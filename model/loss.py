@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 IGNORED = -100  # label id past a sentence's length
-_MOST_SPREAD = 150.0  # of emissions, for whose exponentials double precision has the range
+_MOST_SPREAD = 150.0  # of scores, for whose exponentials double precision has the range
 
 
 def crf_loss(
@@ -37,7 +37,10 @@ def crf_loss(
 
 def _log_mass(emissions: Tensor, real: Tensor, start: Tensor, transitions: Tensor, end: Tensor) -> Tensor:
     """(B,): the logarithm of the mass of all label sequences; ``real`` (B, T), false past a length."""
-    if (emissions.detach() * real[:, :, None]).abs().amax() < _MOST_SPREAD:
+    with torch.no_grad():
+        own = (emissions * real[:, :, None]).abs()
+        largest = torch.stack([scores.amax() for scores in (own, start, transitions, end)]).amax()
+    if largest < _MOST_SPREAD:
         mass: Tensor = _LogMass.apply(emissions, real, start, transitions, end)  # type: ignore[no-untyped-call]
         return mass
     alpha = start + emissions[:, 0]  # (B, K): log mass of all beginnings
