@@ -132,33 +132,20 @@ def test_long_word_types_do_not_fill_the_memory(monkeypatch):
         assert sum(map(len, tagger._types._rows)) < 1_200
 
 
-def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
-    sentences = [[f"w{i}", "met", f"x{i}"] for i in range(3000)]
-    tagger = a_tagger()
-    one_by_one = [tagger.tag([s])[0] for s in sentences[:700]]
-    together = tagger.tag(sentences)
-    assert len(tagger._types._features) > 6000
-    assert_same(together[:700], one_by_one)
-
-
-def test_a_table_of_word_types_is_never_copied_whole_nor_written_over(monkeypatch):
-    """Copying it took 0.2 s, in which nobody was answered; and another thread may still read it."""
-    monkeypatch.setattr(type_cache, "_CACHED_TYPES", 2_000)
+def test_the_word_types_that_were_looked_up_longest_ago_make_room(monkeypatch):
+    monkeypatch.setattr(type_cache, "_CACHED_TYPES", 32)
     tagger = a_tagger()
     types = tagger._types
-    tables = [types._features]
-    for i in range(0, 9_000, 100):  # it is full, and begins anew, four times
-        tagger.tag([["w0", *[f"w{n}" for n in range(i, i + 100)]]])
-        assert len(types._features) == 2_000
-        if types._features is not tables[-1]:
-            assert len(types) == 101
-            np.testing.assert_array_equal(tables[-1][1:101].any(1), True)
-            tables.append(types._features)
-    assert len(tables) == 5
-    tagger.tag([[f"x{n}" for n in range(3_000)]])  # more at once than are kept
-    assert len(types._features) == 3_001
-    tagger.tag([["Harry", "left"]])
-    assert len(types._features) == 2_000
+    for i in range(200):
+        tagger.tag([["met", f"w{i}", f"w{i // 2}"]])
+        assert len(types) <= 32
+        assert {"met", f"w{i}", f"w{i // 2}"} <= types._rows.keys()
+    assert {f"w{i}" for i in range(190, 200)} <= types._rows.keys()
+    tagger.tag([[f"x{n}" for n in range(300)]])  # more at once than are kept
+    assert len(types) == 32
+    assert_same(tagger.tag([["Harry", "left"]]), TAGGER.tag([["Harry", "left"]]))
+    assert {"Harry", "left"} <= types._rows.keys()
+    assert sorted([*types._free, *types._rows.values()]) == list(range(32))
 
 
 @pytest.mark.parametrize("n_kept", [15, 40, 10_000])
