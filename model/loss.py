@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from model.head import Chain, messages
+
 IGNORED = -100  # label id past a sentence's length
 _MOST_SPREAD = 150.0  # of scores, for whose exponentials double precision has the range
 
@@ -51,11 +53,11 @@ def _log_mass(emissions: Tensor, real: Tensor, start: Tensor, transitions: Tenso
 
 
 class _LogMass(torch.autograd.Function):
-    """``_log_mass`` by the scaled forward-backward algorithm (Rabiner 1989, section V.A), whose gradients
-    are the chain's marginals; on the CPU, wherever the emissions are.
+    """``_log_mass`` from the posterior that head.messages finds, on the CPU, wherever the emissions are.
 
-    Autograd of the sum in logarithms took a fifth of a step's time, however few sentences it had: of each
-    token some twenty operations on a hundred numbers each, and NumPy's cost a fifth of torch's.
+    It is the expected score and the entropy of the posterior, and its gradients are the marginals. Autograd
+    of the sum in logarithms took a fifth of a step's time, however few sentences it had: of each token
+    some twenty operations on a hundred numbers each.
     """
 
     @staticmethod
@@ -64,53 +66,37 @@ class _LogMass(torch.autograd.Function):
     ) -> Tensor:
         parts = (emissions, start, transitions, end)
         scores, first, moves, last = (part.detach().double().cpu().numpy() for part in parts)
-        is_real = real.cpu().numpy().T  # (T, B)
-        scores = np.where(is_real[:, :, None], scores.swapaxes(0, 1), 0.0)  # (T, B, K)
-        most = scores.max(2)
-        potentials = np.exp(scores - most[:, :, None])
-        first, moves, last = np.exp(first), np.exp(moves), np.exp(last)
-        shortest = int(is_real.sum(0).min())
-        alphas, totals = np.empty_like(potentials), np.empty(most.shape)
-        alpha = first
-        for t, potential in enumerate(potentials):
-            before = alpha
-            alpha = (before @ moves if t else before) * potential
-            totals[t] = alpha.sum(1)
-            alpha = alpha / totals[t, :, None]
-            if t >= shortest:  # some have ended: their mass stays
-                alpha = np.where(is_real[t, :, None], alpha, before)
-            alphas[t] = alpha
-        mass = alpha @ last  # (B,)
-        ctx.kept = potentials, alphas, totals, is_real, shortest, moves, last, mass
+        is_real = real.cpu().numpy()[:, :, None]  # (B, T, 1)
+        lengths = is_real.sum((1, 2))
+        marginals, suffixes = messages(scores, lengths, Chain(first, moves, last))
+        marginals, suffixes = np.where(is_real, marginals, 0.0), np.where(is_real, suffixes, 1.0)
+        moves = np.exp(moves)
+        follows = suffixes[:, 1:]  # (B, T - 1, K)
+        ahead = follows @ moves.T  # (B, T - 1, K): the mass of all that can follow each label
+        before = marginals[:, :-1] * is_real[:, 1:]
+        begins, ends = marginals[:, 0], marginals[np.arange(len(lengths)), lengths - 1]  # (B, K)
+        # The moves' own scores are in both, and cancel out.
+        expected = (marginals * scores).sum((1, 2)) + begins @ first + ends @ last
+        entropy = (before * np.log(ahead)).sum((1, 2)) - (marginals[:, 1:] * np.log(follows)).sum((1, 2))
+        entropy -= (begins * np.log(np.where(begins > 0, begins, 1.0))).sum(1)
+        ctx.kept = marginals, ends, moves, before / ahead, follows
         ctx.like = [(part.device, part.dtype) for part in parts]
-        found = ((np.log(totals) + most) * is_real).sum(0) + np.log(mass)
-        return torch.from_numpy(found).to(emissions)
+        return torch.from_numpy(expected + entropy).to(emissions)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        potentials, alphas, totals, is_real, shortest, moves, last, mass = ctx.kept
+        marginals, ends, moves, before, follows = ctx.kept
         share = grad.double().cpu().numpy()[:, None]  # (B, 1)
-        beta = last / mass[:, None]  # so that alpha * beta, (B, K), is the marginals at each step
-        betas, arrived = np.empty_like(alphas), np.zeros_like(alphas)
-        for t in range(len(potentials) - 1, 0, -1):
-            betas[t] = beta
-            step = potentials[t] * beta / totals[t, :, None]
-            before = step @ moves.T
-            if t >= shortest:
-                step, before = step * is_real[t, :, None], np.where(is_real[t, :, None], before, beta)
-            arrived[t], beta = step, before
-        betas[0] = beta
-        marginals = alphas * betas * is_real[:, :, None] * share
-        n_labels = len(last)
-        came = (alphas[:-1] * share).reshape(-1, n_labels)
-        of_moves = moves * (came.T @ arrived[1:].reshape(-1, n_labels))
-        of_end = (alphas[-1] * last * share / mass[:, None]).sum(0)
-        found = (marginals.swapaxes(0, 1), marginals[0].sum(0), of_moves, of_end)
-        emissions, *chain = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(device, dtype)
+        n_labels = len(moves)
+        came = (before * share[:, :, None]).reshape(-1, n_labels)
+        of_emissions = marginals * share[:, :, None]
+        of_moves = moves * (came.T @ follows.reshape(-1, n_labels))
+        found = (of_emissions, of_emissions[:, 0].sum(0), of_moves, (ends * share).sum(0))
+        of_emissions, *of_chain = (
+            torch.from_numpy(part).to(device, dtype)
             for part, (device, dtype) in zip(found, ctx.like, strict=True)
         )
-        return emissions, None, *chain
+        return of_emissions, None, *of_chain
 
 
 def soft_crf_loss(

@@ -132,10 +132,22 @@ def test_long_word_types_do_not_fill_the_memory(monkeypatch):
         assert sum(map(len, tagger._types._rows)) < 1_200
 
 
+def test_a_cache_that_grows_past_its_first_rows_changes_no_answer():
+    sentences = [[f"w{i}", "met", f"x{i}"] for i in range(3000)]
+    tagger = a_tagger()
+    one_by_one = [tagger.tag([s])[0] for s in sentences[:700]]
+    together = tagger.tag(sentences)
+    assert len(tagger._types) > 6000
+    assert_same(together[:700], one_by_one)
+
+
 def test_the_word_types_that_were_looked_up_longest_ago_make_room(monkeypatch):
     monkeypatch.setattr(type_cache, "_CACHED_TYPES", 32)
     tagger = a_tagger()
     types = tagger._types
+    table = types._features
+    held = types.look_up(["Harry", "met"])  # by a thread that still computes
+    as_it_was = held.features.copy()
     for i in range(200):
         tagger.tag([["met", f"w{i}", f"w{i // 2}"]])
         assert len(types) <= 32
@@ -146,6 +158,8 @@ def test_the_word_types_that_were_looked_up_longest_ago_make_room(monkeypatch):
     assert_same(tagger.tag([["Harry", "left"]]), TAGGER.tag([["Harry", "left"]]))
     assert {"Harry", "left"} <= types._rows.keys()
     assert sorted([*types._free, *types._rows.values()]) == list(range(32))
+    assert types._features is table  # neither copied whole nor begun anew
+    np.testing.assert_array_equal(held.features, as_it_was)
 
 
 @pytest.mark.parametrize("n_kept", [15, 40, 10_000])
