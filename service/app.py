@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import catalogue, docs, health, openapi, page, stream, tag
 from service.compat import wire
@@ -29,6 +31,24 @@ if TYPE_CHECKING:
     from service.observing.tracing import Tracing
 
 VERSION = "0.1.0"
+
+
+class Application(FastAPI):
+    """FastAPI, whose layers and router cost 3 % of the throughput of 64 clients: requests for Edge's
+    straight endpoints do without them, where nothing has to be outside of Edge."""
+
+    make_edge: Callable[[ASGIApp], Edge] | None = None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        if self.make_edge is None:
+            return stack
+        edge = self.make_edge(stack)
+
+        def straight_or_not(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            return (edge if edge.straight_to(scope) else stack)(scope, receive, send)
+
+        return straight_or_not
 
 
 def create_app(
@@ -61,7 +81,7 @@ def create_app(
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = Application(
         title="Nametag",
         version=VERSION,
         summary="Finds people's names in text.",
@@ -83,16 +103,18 @@ def create_app(
     app.include_router(page.router())
     app.add_exception_handler(HTTPException, _refused)
     straight = {each.PATH: each.endpoint(service) for each in (tag, redact, stream)}
-    app.add_middleware(
-        Edge,
-        straight=straight,
-        metrics=service.metrics,
-        keys=service.keys,
-        access=service.access,
-        tracing=tracing,
-        refusals={surface.path: surface.refused for surface in surfaces},
-    )
-    if settings.cors_origins:
+    edge: dict[str, Any] = {
+        "straight": straight,
+        "metrics": service.metrics,
+        "keys": service.keys,
+        "access": service.access,
+        "tracing": tracing,
+        "refusals": {surface.path: surface.refused for surface in surfaces},
+    }
+    app.add_middleware(Edge, **edge)
+    if not settings.cors_origins:
+        app.make_edge = partial(Edge, **edge)
+    else:
         # Outside of Edge: a preflight carries no key, and a page may read why it was refused.
         app.add_middleware(
             CORSMiddleware,

@@ -380,13 +380,19 @@ class Batcher(Generic[Item, Result]):
                 await self._freed.wait()
 
     def submit(
-        self, items: Sequence[Item], deadline: float = math.inf, caller: object = None
+        self,
+        items: Sequence[Item],
+        deadline: float = math.inf,
+        caller: object = None,
+        *,
+        is_alone: bool = False,
     ) -> asyncio.Future[list[Result]]:
         """A future of the results, one for each item in order. Raises as ``check_room`` does, at once.
 
         The future fails with DeadlineError, ClosedError, or what ``tag_batch`` raised for one of the
         items alone. Cancel it to withdraw what has not been computed yet. ``deadline`` is a time
-        of the batcher's clock. ``caller`` is handed to the observer as it is.
+        of the batcher's clock. ``caller`` is handed to the observer as it is. ``is_alone``: nobody
+        else will submit in this turn of the loop; what is little is computed before this returns.
         """
         future: asyncio.Future[list[Result]] = self._loop.create_future()
         job = Job(items, [self._length(item) for item in items], future, deadline, self._clock(), caller)
@@ -396,10 +402,14 @@ class Batcher(Generic[Item, Result]):
             return future
         self._open.add(job)
         self._n_tokens += job.n_held_tokens
-        if deadline < math.inf:
-            job.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, job)
         future.add_done_callback(lambda _: self._release(job))
-        self._queue(job)
+        if is_alone and not self._little and job.n_held_tokens <= self._max_tokens_at_once:
+            self._little.append(job)
+            self._compute_little()
+        else:
+            self._queue(job)
+        if deadline < math.inf and not future.done():
+            job.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire, job)
         return future
 
     async def close(self, timeout_s: float | None = None) -> None:

@@ -109,7 +109,7 @@ class Edge:
         if self.tracing is not None:
             self.tracing.begin(facts, scope["headers"])
         begin(facts)
-        endpoint = self.straight.get(scope["path"]) if scope["method"] == "POST" else None
+        endpoint = self.straight_to(scope)
         status = 0  # until the answer has begun
         is_counted = False
 
@@ -166,6 +166,11 @@ class Edge:
                 self.tracing.end(facts, status)
             if self.access is not None:
                 self.access.answered(facts, status, time.perf_counter() - started)
+
+    def straight_to(self, scope: Scope) -> Endpoint | None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        return self.straight.get(scope["path"])
 
     def _refusal(self, problem: Problem, path: str) -> Response:
         for at, said in self.refusals.items():

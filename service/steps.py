@@ -205,11 +205,18 @@ def said_as_problems() -> Iterator[None]:
 
 
 async def tagged(
-    cuts: Sequence[Cut], model: ServedModel, threshold: float | None, deadline: float, receive: Receive
+    cuts: Sequence[Cut],
+    model: ServedModel,
+    threshold: float | None,
+    deadline: float,
+    receive: Receive,
+    *,
+    is_alone: bool = False,
 ) -> list[Tagged]:
     """The answer for each cut, in order; ``threshold`` None is the model's own.
 
-    ``deadline``: of time.monotonic. Raises Problem, or ClientGone when ``receive`` says so.
+    ``deadline``: of time.monotonic. ``is_alone``: no other request is under way. Raises Problem, or
+    ClientGone when ``receive`` says so.
     """
     # The event loop is free between parts: 10,000 sentences take it 10 ms at once.
     parts = [cuts[at : at + _CUTS_AT_ONCE] for at in range(0, len(cuts) or 1, _CUTS_AT_ONCE)]
@@ -221,7 +228,11 @@ async def tagged(
     answers: list[Tagged] = []
     if items:
         with said_as_problems():
-            answers = await _unless_gone(model.batcher.submit(items, deadline, facts()), receive)
+            found_later = model.batcher.submit(items, deadline, facts(), is_alone=is_alone)
+            if found_later.done():
+                answers = found_later.result()
+            else:
+                answers = await _unless_gone(found_later, receive)
     left = iter(answers)
     found: list[Tagged] = []
     for number, part in enumerate(parts):

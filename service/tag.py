@@ -151,7 +151,10 @@ def endpoint(service: Service) -> Endpoint:
                 cuts = await off_loop(
                     service, is_small, lambda: cuts_of(asked, model, settings), deadline, request.receive
                 )
-            answers = await tagged(cuts, model, asked.threshold, deadline, request.receive)
+            is_alone = service.admission.n_under_way == 1
+            answers = await tagged(
+                cuts, model, asked.threshold, deadline, request.receive, is_alone=is_alone
+            )
             with known.step("write"):
                 content = await off_loop(
                     service, is_small, lambda: answer_bytes(cuts, answers, asked.offset_unit, model),

@@ -391,6 +391,7 @@ ITEM = st.tuples(st.integers(1, 30), st.sampled_from(["fine", "fine", "fine", "b
 STEP = st.one_of(
     st.tuples(st.just("submit"), st.lists(ITEM, max_size=12)),
     st.tuples(st.just("submit late"), st.lists(ITEM, max_size=3)),
+    st.tuples(st.just("submit alone"), st.lists(ITEM, max_size=3)),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("compute"), st.integers(1, 3)),
     st.tuples(st.just("pass time"), st.integers(1, 20)),
@@ -436,7 +437,7 @@ async def test_every_future_resolves_and_never_with_anothers_value(steps, budget
             items = [(*item, (len(submitted), i)) for i, item in enumerate(value)]
             deadline = now + 10 if step == "submit late" else float("inf")
             try:
-                submitted.append((items, queue.submit(items, deadline)))
+                submitted.append((items, queue.submit(items, deadline, is_alone=step == "submit alone")))
             except OverloadedError:
                 assert (
                     queue.n_waiting_requests == 6
@@ -554,6 +555,23 @@ async def test_what_came_in_one_turn_of_the_loop_is_computed_there_together():
         assert await queue.submit(["d" * 10]) == ["D" * 10]
     assert worker.batches == [["a", "bb", "c"], ["d" * 10]]
     assert worker.threads == [True, True]
+
+
+async def test_who_is_alone_has_the_results_at_once():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        assert queue.submit(["a", "bb"], is_alone=True).result() == ["A", "BB"]
+        assert not queue.submit(["c" * 11], is_alone=True).done()
+        first, second = queue.submit(["d"]), queue.submit(["e"], is_alone=True)
+        assert not second.done()  # it was not
+        assert await asyncio.gather(first, second) == [["D"], ["E"]]
+        bad = queue.submit(["boom", "f"], is_alone=True)
+        assert not bad.done()
+        with pytest.raises(ValueError, match="boom"):
+            await bad
+        assert queue.n_waiting_requests == queue.n_waiting_tokens == 0
+    assert worker.batches[0] == ["bb", "a"]
+    assert worker.threads[0]
 
 
 async def test_more_than_that_together_or_in_one_request_is_the_thread_s():

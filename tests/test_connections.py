@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.admission import Admission
-from service.server import MAX_HEAD_BYTES, ImpatientProtocol
+from service.server import MAX_HEAD_BYTES, ImpatientProtocol, Lingering
 from tests.running import running
 
 BODY = b'{"sentences": []}' + b" " * 2 * MAX_HEAD_BYTES
@@ -24,12 +24,14 @@ class Transport(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.written = b""
+        self.n_writes = 0
         self.n_unread = 0
         self.is_aborted = False
         self._is_closing = False
 
     def write(self, data):
         self.written += data
+        self.n_writes += 1
 
     def get_write_buffer_size(self):
         return self.n_unread
@@ -129,6 +131,41 @@ async def test_a_head_behind_a_long_body_ends_too(n_bytes):
 async def test_line_breaks_before_a_head_are_part_of_it():
     connection = Connection()
     assert await connection.answered(b"\r\n", b"\r\n" + GET % b"a") == [200]
+
+
+# Writes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("n_others", "n_writes"), [(0, 2), (1, 1)])
+async def test_beside_others_an_answer_s_head_is_written_with_its_body(n_others, n_writes):
+    connection = Connection()
+    connection.admission.n_under_way += n_others
+    try:
+        assert await connection.answered(GET % b"a") == [200]
+        assert connection.transport.n_writes == n_writes
+        head = (GET % b"a").replace(b"GET", b"HEAD")
+        assert await connection.answered(head, GET % b"b") == [200, 200, 200]
+    finally:
+        connection.admission.n_under_way -= n_others
+
+
+def test_a_head_waits_for_its_body_and_for_nothing_else():
+    admission = Admission(10, 10**9)
+    admission.n_under_way = 2
+    below = Transport()
+    transport = Lingering(below, below.close, admission)
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"
+    transport.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    assert below.n_writes == 1
+    transport.write(head)
+    assert below.n_writes == 1
+    transport.write(b"a" * 100_000)  # is not copied for it
+    assert below.n_writes == 3
+    transport.write(head)
+    transport.close()
+    assert below.is_closing()
+    assert below.written.endswith(b"a" * 100_000 + head)
 
 
 # Answers that nobody reads
