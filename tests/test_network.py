@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model.config import CELLS, HEADS, NetworkConfig
-from model.features import CHAR_WINDOW, SHAPES
+from model.features import CHAR_WINDOW, PAD_ID, SHAPES
 from model.network import BiRnnTagger, Dropout, PeepholeLstm, TypeTensors, locked_dropout, reversal
 
 LENGTHS = [7, 1, 4, 7, 2]
@@ -100,6 +100,26 @@ def test_the_two_directions_have_weights_of_their_own():
     x = torch.randn(1, 5, D)
     n = torch.tensor([5])
     assert not close(network.emissions(x.flip(1), n).flip(1), network.emissions(x, n))
+
+
+@pytest.mark.parametrize("width", [1, 3, 7])
+def test_in_training_the_filters_see_no_more_padding_than_they_need_and_find_the_same(width):
+    network = a_network(char_width=width)
+    types = some_types()
+    types.chars.clamp_(min=1)
+    for row, n in enumerate([1, 2, 3, 5, 5, CHAR_WINDOW - 2, CHAR_WINDOW - 1, CHAR_WINDOW, 0]):
+        types.chars[row, :n] = torch.randint(1, 12, (n,))
+        types.chars[row, n:] = PAD_ID
+    learnt = [network.words.chars.weight, *network.words.filters.parameters()]
+    towards = torch.randn(N_TYPES, D)
+    found = []
+    for in_training in (False, True):
+        network.train(in_training)
+        features = network.words(types, Dropout())
+        found.append((features, torch.autograd.grad((features * towards).sum(), learnt)))
+    (expected, slopes), (features, others) = found
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(others, slopes)
 
 
 @pytest.mark.parametrize(
