@@ -200,6 +200,32 @@ def test_shares_hold_every_sentence_of_a_batch_once(lengths: list[int], n_ranks:
     assert max(tokens) - min(tokens) <= max(lengths)
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=6), min_size=1, max_size=9),
+    st.integers(2, 4),
+)
+def test_all_shares_know_the_whole_batch_s_rows_of_the_word_tables(
+    numbers: list[list[int]], n_ranks: int
+) -> None:
+    letters = "abcdefghijklmnopqrstu"
+    words = [f"W{letter}" for letter in letters[::2]]
+    store = TypeStore(Vocabulary((PAD, UNK, *words), (PAD, UNK, "wa"), (PAD, UNK)).encoder)
+    sentences = [[f"W{letters[n]}" for n in each] for each in numbers]
+    labels = [[0] * len(each) for each in numbers]
+    batches = EpochBatches(
+        [list(range(len(numbers)))], store.rows(sentences), labels, store, [None] * len(numbers)
+    )
+    known = {word: row for row, word in enumerate((PAD, UNK, *words))}
+    for rank in range(n_ranks):
+        share = batches.share(0, rank, n_ranks)
+        assert set(share.seen["cased"].tolist()) == {1} | {
+            known.get(word, 1) for sentence in sentences for word in sentence
+        }
+        assert set(share.types.cased.tolist()) <= set(share.seen["cased"].tolist())
+        assert set(share.types.lower.tolist()) <= set(share.seen["lower"].tolist()) <= {1, 2}
+    assert not batches.share(0, 0, 1).seen
+
+
 def test_one_process_talks_to_nobody() -> None:
     ranks, tensor = Ranks(), torch.tensor([1.0, 2.0])
     ranks.add(tensor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from random import Random
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.features import Encoder, Ids, WordTypes
+from model.features import UNK_ID, Encoder, Ids, WordTypes
 from model.labels import LabelScheme
 from model.loss import IGNORED
 from model.network import LayoutTensors, TypeTensors
@@ -87,6 +87,7 @@ class Batch:
     layout: LayoutTensors | None = None  # for a network with a context encoder
     pairs: Tensor | None = None  # (B, T, K, K) as model.loss.soft_crf_loss has it, of soft labels
     share: float = 1.0  # of a whole batch's sentences, where several processes divide it
+    seen: dict[str, Tensor] = field(default_factory=dict)  # then, of each word table, the whole's rows
 
     def to(self, device: str) -> Batch:
         if device == "cpu":
@@ -104,6 +105,7 @@ class Batch:
         return replace(
             self, types=types, index=moved(self.index), lengths=moved(self.lengths),
             labels=moved(self.labels), layout=layout, pairs=pairs,
+            seen={name: moved(rows) for name, rows in self.seen.items()},
         )  # fmt: skip
 
 
@@ -133,6 +135,14 @@ class TypeStore:
             self._types = WordTypes(**joined)
             self._parts = [self._types]
         return self._types
+
+    def words(self, rows: Ids) -> dict[str, Tensor]:
+        """Of each word table the rows of these word types, ascending, and <UNK>'s, which dropout takes."""
+        t = self._all()
+        return {
+            name: torch.from_numpy(np.union1d(ids[rows], [UNK_ID]))
+            for name, ids in (("cased", t.cased), ("lower", t.lower))
+        }
 
     def layout(self, padded: Ids, lengths: Sequence[int]) -> LayoutTensors | None:
         """The pieces of a batch of rows (B, T), if the vocabulary has any."""
@@ -351,8 +361,11 @@ class EpochBatches:
         there are fewer sentences than processes, some take one that counts for nothing.
         """
         whole = self.plan[step]
+        if n_ranks == 1:
+            return self._batch(whole)
         chosen = whole[rank::n_ranks]
-        return replace(self._batch(chosen or whole[:1]), share=len(chosen) / len(whole))
+        seen = self.store.words(np.unique(np.concatenate([self.rows[i] for i in whole])))
+        return replace(self._batch(chosen or whole[:1]), share=len(chosen) / len(whole), seen=seen)
 
     def _batch(self, chosen: Sequence[int]) -> Batch:
         rows, labels = ([part[i] for i in chosen] for part in (self.rows, self.labels))

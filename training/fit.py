@@ -372,16 +372,30 @@ class Fit:
                 loss.backward()  # type: ignore[no-untyped-call]
             return value
         at = 0
-        self._sum.zero_()
-        for parameter in self.trained.values():
-            parameter.grad = self._sum[at : at + parameter.numel()].view_as(parameter)
-            at += parameter.numel()
+        tables = {f"words.{name}.weight": rows for name, rows in batch.seen.items()}
+        tables = {name: rows for name, rows in tables.items() if name in self.trained}
+        for name, parameter in self.trained.items():
+            if name not in tables:
+                parameter.grad = self._sum[at : at + parameter.numel()].view_as(parameter)
+                at += parameter.numel()
+        self._sum[:at].zero_()
         # A loss is the mean over sentences, so the whole batch's is that of the shares', weighted.
         loss = loss * batch.share
         loss.backward()  # type: ignore[no-untyped-call]
-        self._sum[-1] = loss.detach()
-        self.ranks.add(self._sum)
-        return float(self._sum[-1])
+        # Of the word tables, mostly the largest part, a batch has few rows: only these are exchanged.
+        exchanged: list[tuple[Tensor, Tensor, Tensor]] = []
+        for name, rows in tables.items():
+            of_table = self.trained[name].grad
+            assert of_table is not None
+            room = self._sum[at : at + len(rows) * of_table.shape[1]].view(len(rows), -1)
+            room.copy_(of_table[rows])
+            exchanged.append((of_table, rows, room))
+            at += room.numel()
+        self._sum[at] = loss.detach()
+        self.ranks.add(self._sum[: at + 1])
+        for of_table, rows, room in exchanged:
+            of_table[rows] = room
+        return float(self._sum[at])
 
     def _step(self, batch: Batch, total_steps: int) -> None:
         """``batch``: this process's share of it."""
