@@ -228,11 +228,11 @@ async def tagged(
     answers: list[Tagged] = []
     if items:
         with said_as_problems():
-            found_later = model.batcher.submit(items, deadline, facts(), is_alone=is_alone)
-            if found_later.done():
-                answers = found_later.result()
+            future = model.batcher.submit(items, deadline, facts(), is_alone=is_alone)
+            if future.done():
+                answers = future.result()
             else:
-                answers = await _unless_gone(found_later, receive)
+                answers = await _unless_gone(future, receive)
     left = iter(answers)
     found: list[Tagged] = []
     for number, part in enumerate(parts):
