@@ -344,21 +344,21 @@ def test_an_unloaded_model_is_freed_though_what_is_loaded_is_hidden_from_the_col
     changed(service.client, "load", path="tiny-2")
     version_of(service.client, "tiny@1")
     model = service.service.models.find("tiny@1")
-    gone = threading.Event()
     vocabulary = model.tagger.artefact.vocabulary
-    parts = (model, model.batcher, model.tagger.backend._sentences, vocabulary, vocabulary.encoder)
-    traces = [weakref.ref(each) for each in parts]
-    weakref.finalize(model.tagger, gone.set)
-    thread = model.batcher._thread
-    del model, vocabulary, parts
+    tagger, sessions = model.tagger, model.tagger.backend._sentences
+    parts = [model, model.batcher, tagger, sessions, vocabulary, vocabulary.encoder]
+    freed = threading.Semaphore(0)  # one after another, in whichever thread lets go of the last
+    for part in parts:
+        weakref.finalize(part, freed.release)
+    waited_for, thread = len(parts), model.batcher._thread
+    del model, vocabulary, tagger, sessions, parts, part
     gc.disable()
     try:
         gc.freeze()
         changed(service.client, "unload", version="1")
-        assert gone.wait(30)
+        assert all(freed.acquire(timeout=30) for _ in range(waited_for))
         thread.join(30)
         assert not thread.is_alive()
-        assert [trace() for trace in traces] == [None] * 5
     finally:
         gc.enable()
         gc.unfreeze()
