@@ -7,7 +7,8 @@
 Of a worker process it simulates what decides its latency: an event loop that goes round in turns, and
 computes what is little itself, a thread for the text of large documents, an inference thread, and the
 one CPU that they share, each for a slice of time. Who is let in and what makes a batch is not
-imitated: it is service/admission.py's Admission and service/batching.py's Backlog themselves.
+imitated: it is service/admission.py's Admission and service/batching.py's Backlog and small_batches
+themselves.
 
 Discrete events, by simpy. Pure: no clock, no socket, nothing random but the balancer's choice, by seed.
 """
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import simpy
 
 from service.admission import Admission
-from service.batching import Backlog, Job, Place
+from service.batching import BATCHES_AT_ONCE, Backlog, Job, Place, small_batches
 from service.models import CPU_BATCH_TOKENS, KERNEL_TOKENS_AT_ONCE
 from service.problems import Problem
 from service.server import _LOOK_S
@@ -404,13 +405,14 @@ class Worker:
     def _compute_little(self) -> None:
         """As Batcher's."""
         jobs, self._little = self._little, []
-        lengths = [length for job in jobs for length in job.lengths]
+        batches = small_batches(jobs, self._max_tokens_at_once)
         is_in_turn = self._inference.work and not self._is_for_one
-        if sum(lengths) > self._max_tokens_at_once or is_in_turn:
+        if len(batches) > BATCHES_AT_ONCE or is_in_turn:
             self._hand_over(jobs)
         else:
             told = [self._resume.pop(job) for job in jobs]
-            self._loop.add(self._costs.batch_s(lengths), lambda: _call_all(told))
+            seconds = sum(self._costs.batch_s([place.length for place in batch]) for batch in batches)
+            self._loop.add(seconds, lambda: _call_all(told))
 
     def _hand_over(self, jobs: Sequence[Job[int, None]]) -> None:
         for job in jobs:

@@ -4,7 +4,7 @@
 
 There is no timer: a lone request goes at once, and while one batch computes, what arrives forms
 the next. What is computed sooner than another thread wakes up is computed on the event loop itself:
-what came in one turn of it, together, where that is little and the thread has nothing to do.
+what came in one turn of it, together, where that is a few small batches and the thread has nothing to do.
 
 Admission is bounded in requests and in tokens; both count until they are answered. Modelled on the
 queue of text-embeddings-inference (core/src/queue.rs), with two things it has not: requests of many
@@ -36,6 +36,9 @@ Result = TypeVar("Result")
 
 
 _MOST_PADDING = 8  # cells of a batch's arrays for each token that it may have
+# That the event loop computes in one turn, each as small as ``max_tokens_at_once``. Another thread on the
+# same CPU finds the caches full of the loop's things, and leaves them full of its own.
+BATCHES_AT_ONCE = 4
 
 
 class OverloadedError(Exception):
@@ -98,12 +101,6 @@ class Place(Generic[Item, Result]):
     @property
     def item(self) -> Item:
         return self.job.items[self.index]
-
-
-def _size(places: Sequence[Place[Any, Any]], *, is_padded: bool) -> int:
-    """Of a batch, in tokens."""
-    lengths = [place.length for place in places]
-    return max(lengths, default=0) * len(lengths) if is_padded else sum(lengths)
 
 
 def _similar(shorter: int, longer: int) -> bool:
@@ -262,11 +259,28 @@ class Backlog(Generic[Item, Result]):
         self._turns.extendleft(reversed(staying))
 
 
+def small_batches(jobs: Sequence[Job[Item, Result]], max_tokens: int) -> list[list[Place[Item, Result]]]:
+    """Of the jobs still wanted, in order, each whole in one; of so many tokens, padding not counted."""
+    batches: list[list[Place[Item, Result]]] = []
+    n_tokens = 0
+    for job in jobs:
+        if job.future.done():
+            continue
+        places = [Place(job, index) for index in job.waiting]
+        n_tokens += job.n_held_tokens
+        if batches and n_tokens <= max_tokens:
+            batches[-1] += places
+        else:
+            batches.append(places)
+            n_tokens = job.n_held_tokens
+    return batches
+
+
 class Batcher(Generic[Item, Result]):
     """One inference thread and what waits for it. Its methods belong to one event loop.
 
     ``is_out_of_memory`` recognises the device's own error: the batch budget is then halved for
-    good, ``free_memory`` called, and the batch tried again in halves. ``max_tokens_at_once``: of what is
+    good, ``free_memory`` called, and the batch tried again in halves. ``max_tokens_at_once``: of a batch
     computed on the event loop, which nothing else can use meanwhile. ``is_padded``: as of ``Backlog``.
     ``look_again``: from a request's items and results, on the event loop and once, which items to compute
     again and as what, of the same length.
@@ -463,36 +477,39 @@ class Batcher(Generic[Item, Result]):
         self._little = []
 
     def _compute_little(self) -> None:
-        """This turn's requests, here, if they are little together and the thread is idle, or computes for
-        a single request, whose thousands of sentences gain nothing if others wait for them too."""
-        batch = [
-            Place(job, index) for job in self._little if not job.future.done() for index in job.waiting
-        ]
-        if not batch:
+        """This turn's requests, here, if they are a few small batches and the thread is idle, or computes
+        for a single request, whose thousands of sentences gain nothing if others wait for them too."""
+        batches = small_batches(self._little, self._max_tokens_at_once)
+        if not batches:
             self._little = []
             return
-        if _size(batch, is_padded=self._is_padded) > self._max_tokens_at_once:
+        is_few = len(batches) <= BATCHES_AT_ONCE
+        is_alone = is_few and self._computing.acquire(blocking=False)
+        if not (is_alone or (is_few and self._is_for_one)):
             self._hand_over()
             return
-        is_alone = self._computing.acquire(blocking=False)
-        if not is_alone and not self._is_for_one:
-            self._hand_over()
-            return
+        self._little = []
         try:
-            now = self._clock()
-            if is_alone:
-                self._busy_since = now
-            self._tell_waits(batch, now)
-            results = self._results(batch)
-        except Exception:
-            self._hand_over()  # to be bisected there
-        else:
-            self._little = []
-            self._deliver(batch, results)
+            for batch in batches:
+                self._compute_here(batch, is_alone=is_alone)
         finally:
             if is_alone:
                 self._busy_since = None
                 self._computing.release()
+
+    def _compute_here(self, batch: list[Place[Item, Result]], *, is_alone: bool) -> None:
+        """``is_alone``: the thread computes nothing."""
+        now = self._clock()
+        if is_alone:
+            self._busy_since = now
+        self._tell_waits(batch, now)
+        try:
+            results = self._results(batch)
+        except Exception:
+            for job in {place.job: None for place in batch}:  # to be bisected there
+                self._inbox.put(job)
+        else:
+            self._deliver(batch, results)
 
     def _release(self, job: Job[Item, Result]) -> None:
         if job.timer is not None:

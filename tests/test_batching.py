@@ -574,20 +574,40 @@ async def test_who_is_alone_has_the_results_at_once():
     assert worker.threads[0]
 
 
-async def test_more_than_that_together_or_in_one_request_is_the_thread_s():
+async def test_more_than_that_is_computed_there_in_batches_of_whole_requests():
     worker = Here()
     async with batcher(worker, max_tokens_at_once=10) as queue:
+        futures = [queue.submit([c * 4, c]) for c in "abc"] + [queue.submit(["d" * 6])]
+        assert await asyncio.gather(*futures) == [[c * 4, c] for c in "ABC"] + [["D" * 6]]
+    assert worker.batches == [["aaaa", "a", "bbbb", "b"], ["cccc", "c"], ["d" * 6]]
+    assert worker.threads == [True] * 3
+
+
+async def test_many_such_batches_in_one_turn_or_a_large_request_are_the_thread_s():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10, is_padded=False) as queue:
         await queue.submit(["a" * 11])
-        # Two of them, but for each a place of the longest.
-        await asyncio.gather(queue.submit(["bb"]), queue.submit(["c" * 6]))
-    assert worker.batches == [["a" * 11], ["bb", "c" * 6]]
-    assert worker.threads == [False, False]
+        await asyncio.gather(*[queue.submit([c * 6]) for c in "bcde"])
+        assert worker.threads == [False] + [True] * 4
+        await asyncio.gather(*[queue.submit([c * 6]) for c in "bcdef"])
+    assert set(worker.threads[5:]) == {False}
+
+
+async def test_a_batch_that_fails_there_leaves_the_others_of_its_turn_as_they_are():
+    worker = Here()
+    async with batcher(worker, max_tokens_at_once=10) as queue:
+        good, bad, other, last = (queue.submit([item]) for item in ("a" * 9, "boom", "c", "d" * 8))
+        with pytest.raises(ValueError, match="boom"):
+            await bad
+        assert await asyncio.gather(good, other, last) == [["A" * 9], ["C"], ["D" * 8]]
+    assert worker.batches[:3] == [["a" * 9], ["boom", "c"], ["d" * 8]]
+    assert worker.threads[:3] == [True] * 3
 
 
 async def test_beside_a_batch_of_several_requests_nothing_is_computed_on_the_loop():
     worker = Here(held=True)
     async with batcher(worker, max_tokens_at_once=10) as queue:
-        large = [queue.submit([c * 6]) for c in "ab"]
+        large = [queue.submit([c * 6]) for c in "abcde"]
         await worker.has_begun()
         small = queue.submit(["b"])
         await asyncio.sleep(0.01)
@@ -595,7 +615,7 @@ async def test_beside_a_batch_of_several_requests_nothing_is_computed_on_the_loo
         worker.release()
         assert await small == ["B"]
         await asyncio.gather(*large)
-    assert worker.threads == [False, False]
+    assert not any(worker.threads)
 
 
 async def test_beside_a_batch_of_one_request_little_is_computed_on_the_loop():
