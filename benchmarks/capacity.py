@@ -63,9 +63,11 @@ def _bursts(given: argparse.Namespace) -> Bursts:
 
 def _in_process(given: argparse.Namespace) -> tuple[Costs, measuring.Source]:
     with measuring.alone_on(given.cpus[0]):
-        tagger = Tagger.load(given.model, device="cpu", backend="auto", threads=1)
+        tagger, other = (
+            Tagger.load(given.model, device="cpu", backend="auto", threads=1) for _ in range(2)
+        )
         words = measuring.words_of(given.texts, given.seed)
-        source = measuring.Source(tagger, words, _lengths(given), given.seed)
+        source = measuring.Source(other, words, _lengths(given), given.seed)
         costs = measuring.in_process(tagger, source, _IN_PROCESS, given.seed)
     say(f"in process: {_shown(costs)}")
     return costs, source

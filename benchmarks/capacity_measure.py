@@ -30,16 +30,18 @@ import orjson
 
 from benchmarks import client, servers, texts
 from benchmarks.balanced import Replica, balanced
-from benchmarks.capacity_model import COLD_S, Costs, Design, Document, Run, saturate, simulate, steps
+from benchmarks.capacity_model import COLD_S, Costs, Design, Document, saturate, simulate, steps
+from benchmarks.capacity_replay import Measured, replayed, tracked
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
 from benchmarks.client import Load, http_request
 from benchmarks.figures import percentile
 from model.tagger import Tagger
 from service.batching import Backlog, Job
-from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel
+from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel, look_again, tag_batch
 from service.observing.metrics import Metrics
 from service.schemas import parsed, tag_request
 from service.settings import Settings
+from service.steps import INLINE_CHARS, cut_unchecked, items_of
 from service.tag import PATH, answer_bytes, cuts_of
 
 CLIENTS = 32  # of each worker, in the closed loop that gives the capacity
@@ -76,10 +78,11 @@ def words_of(raw: Path | None, seed: int) -> Iterator[str]:
 
 
 class Source:
-    """Documents of real words and drawn lengths, none twice."""
+    """Documents of real words and drawn lengths, none twice. ``tagger``: of its own, since it gets to know
+    their words."""
 
     def __init__(self, tagger: Tagger, words: Iterator[str], lengths: Lengths, seed: int) -> None:
-        self._tagger = tagger
+        self._model = ServedModel(tagger, Settings(), Metrics())
         self._words = words
         self._lengths = lengths
         self._seeds = itertools.count(1_000_000 * seed)
@@ -92,11 +95,15 @@ class Source:
             self.n_words += length
             if not text:
                 raise ValueError("the text is used up: a longer one, or fewer rounds, are expected")
-            tokens = self._tagger.tokenise(text)
-            sentences = tuple(last - first for first, last in self._tagger.sentences(text, tokens))
             body = orjson.dumps({"text": text})
-            found.append(Asked(http_request(PATH, body), body, Document(len(body), sentences)))
+            found.append(Asked(http_request(PATH, body), body, self._document(text, len(body))))
         return found
+
+    def _document(self, text: str, n_bytes: int) -> Document:
+        items = items_of(cut_unchecked(text, self._model), self._model, None)
+        again = look_again(items, tag_batch(self._model.tagger, items))
+        lengths = [len(item.tokens) for item in items]
+        return Document(n_bytes, tuple(lengths), tuple(lengths[index] for index in sorted(again)))
 
 
 def fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
@@ -149,7 +156,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
             cuts = cuts_of(_parsed(asked), model, Settings())
             read_s.append(time.thread_time() - began)
             read_rows.append((1, len(asked.body)))
-            items = [Sentence(cut.tokens.texts, 0.0) for cut in cuts]
+            items = items_of(cuts, model, None)
             future: Any = _Never()
             job: Job[Sentence, Any] = Job(items, [len(item.tokens) for item in items], future)
             cuts_by_job[job] = cuts
@@ -157,7 +164,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
         while batch := backlog.take(CPU_BATCH_TOKENS, 0.0)[0]:
             items, lengths = [place.item for place in batch], [place.length for place in batch]
             began = time.thread_time()
-            found = tagger.tag([item.tokens for item in items], [0.0] * len(items))
+            found = tag_batch(tagger, items)
             batch_s.append(time.thread_time() - began)
             batch_rows.append((1, steps(lengths), sum(lengths), len(lengths)))
             answers |= {(place.job, place.index): each for place, each in zip(batch, found, strict=True)}
@@ -325,10 +332,11 @@ def _fitted_to(
             1,
             simulate([each.document], [0.0], costs, Design()).latencies_s[0],
             -math.expm1(-each.idle_s / COLD_S),
+            each.document.n_tokens if each.document.n_bytes > INLINE_CHARS else 0,
         )
         for each in alone
     ]
-    fixed_s, slope, wake_s = fitted(rows, [each.latency_s for each in alone])
+    fixed_s, slope, wake_s, apart_s = fitted(rows, [each.latency_s for each in alone])
     wire_s = max(0.0, statistics.fmean(levels[0].latencies_s) - levels[0].cpu_s)
     busy = [each for each in levels if each.clients >= _BUSY * design.workers]
     factor = together = 1.0
@@ -338,6 +346,7 @@ def _fitted_to(
         request_s = max(_LEAST_REQUEST_S, (fixed_s - wire_s) / cold)
         own = vars(costs.times(factor)) | {"request": request_s, "refusal": _REFUSAL * request_s}
         own |= {"wire": wire_s, "wake": wake_s / cold, "cold": cold, "together": together}
+        own |= {"apart": apart_s / cold}
         found = Costs(**own)
         slower = statistics.geometric_mean(each.ratio(found, design) for each in busy)
         if design.pairs:  # of one CPU of a core in process the costs are known: here, both are busy
@@ -370,9 +379,10 @@ def checked(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A run at each load of the capacity just before it, and the same documents and times simulated.
 
-    Twice: at the speed that the closed loops before and after had, and where the CPUs are as busy as they
-    were in the run itself, so that of what was measured only the waiting is left to the model. Each
-    is sent twice: how much the two differ is what the machine does, and no model can know.
+    Twice: at the speed that the closed loops before and after had, and at the speed that the machine had
+    in each moment of the run itself (capacity_replay.py), so that of what was measured only the waiting is
+    left to the model. Each is sent twice: how much the two differ is what the machine does, and no
+    model can know.
     """
     before = speed(place, source, costs, saturated_s)
     for number, load in enumerate(loads):
@@ -380,27 +390,27 @@ def checked(
         due_s = arrivals(rate_per_s, seconds, bursts, 100 * seed + number)
         asked = source.take(len(due_s))
         sent = Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s, drain_s=30.0)
-        began_s = place.busy_s()
-        outcome = client.run(sent)
-        busy_s = place.busy_s() - began_s
+        with tracked(place.busy_s) as track:
+            outcome = client.run(sent)
         again = client.run(sent)
         after = speed(place, source, costs, saturated_s)
         factor = math.sqrt(before.factor * after.factor)
         documents = [each.document for each in asked]
         run = simulate(documents, due_s, costs.times(factor), place.design)
-        own_factor, own = as_busy(run, documents, due_s, costs.times(factor), place.design, busy_s)
+        began_s = outcome.samples[0].due_s - due_s[0]
+        done_s = [s.done_s - began_s if s.status == 200 else math.nan for s in outcome.samples]
+        own_s = replayed(
+            Measured(documents, due_s, done_s, track, began_s), costs.times(factor), place.design
+        )
         first = sum(due < _SETTLED * seconds for due in due_s)
         measured, repeated = (
             [s.latency_s for s in each.samples[first:] if s.status == 200] for each in (outcome, again)
         )
-        predicted, simulated = (
-            [each.latency_s for each in outcomes[first:] if not each.is_refused]
-            for outcomes in (run.outcomes, own.outcomes)
-        )
+        predicted = [each.latency_s for each in run.outcomes[first:] if not each.is_refused]
+        simulated = [each for each in own_s[first:] if not math.isnan(each)]
         yield {
             "workers": place.design.workers, "load": load, "bursts": bursts.times, "rate_per_s": rate_per_s,
             "requests": len(due_s) - first, "factor": [before.factor, after.factor],
-            "own_factor": factor * own_factor,
             "capacity_per_s": [before.per_s, after.per_s],
             "refused": sum(s.status == 429 for s in outcome.samples), "simulated_refused": run.n_refused,
             "late_p99_ms": 1e3 * outcome.late_p99_s, "client_cpus": outcome.client_cpus,
@@ -408,19 +418,6 @@ def checked(
             "predicted_ms": _quantiles(predicted), "simulated_ms": _quantiles(simulated),
         }  # fmt: skip
         before = after
-
-
-def as_busy(
-    run: Run, documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design,
-    busy_s: float,
-) -> tuple[float, Run]:  # fmt: skip
-    """How many times the costs make the CPUs that busy, and the run, from that with the costs as they are.
-    In steps: waiting makes batches."""
-    factor = 1.0
-    for _ in range(4):
-        factor *= busy_s / run.busy_s
-        run = simulate(documents, due_s, costs.times(factor), design)
-    return factor, run
 
 
 def _quantiles(latencies_s: Sequence[float]) -> dict[str, float]:

@@ -50,6 +50,7 @@ class Document:
 
     n_bytes: int
     lengths: tuple[int, ...]  # tokens of each of its sentences, none 0
+    again: tuple[int, ...] = ()  # of those that are looked at again, once all have an answer
 
     @property
     def n_tokens(self) -> int:
@@ -82,6 +83,9 @@ class Costs:
     # WARM_S so many times as long for everything. See COLD_S.
     wake: float = 0.0
     cold: float = 1.0
+    # What a token of a body of more than INLINE_CHARS costs beside: threads that take turns, each of which
+    # finds the caches full of another's things. The text thread's, half of it before the answer is there.
+    apart: float = 0.0
     # Between client and service: no CPU of the service, and nothing waits for it.
     wire: float = 0.0
     # Both CPUs of a core are slower when both compute. 1: they are cores of their own.
@@ -103,7 +107,7 @@ class Costs:
 
 _OWN = (
     "request", "read_byte", "write_token", "batch", "batch_step", "batch_token",
-    "batch_sentence", "refusal", "wake",
+    "batch_sentence", "refusal", "wake", "apart",
 )  # fmt: skip
 
 
@@ -143,6 +147,7 @@ class Run:
     outcomes: list[Outcome]
     seconds: float
     busy_s: float  # of all workers' CPUs together
+    busy_at_s: list[float] = field(default_factory=list)  # the same, by the times that were asked for
 
     @property
     def latencies_s(self) -> list[float]:
@@ -202,6 +207,9 @@ class Cpu:
     @property
     def is_busy(self) -> bool:
         return self._on is not None
+
+    def busy_by_now_s(self) -> float:
+        return self.busy_s + (self._env.now - self._since if self.is_busy else 0.0)
 
     def wake(self, thread: Thread) -> None:
         if self._on is thread:
@@ -375,15 +383,22 @@ class Worker:
             done(True)  # as service/refusal.py does; the others pass, and may be refused below
             return
         admission.n_under_way += 1
-        yield loop.does(max(0.0, costs.request / 2 - costs.refusal))
+        read_s, write_s = costs.read_byte * document.n_bytes, costs.write_token * document.n_tokens
+        half_s, apart_s = costs.request / 2, costs.apart * document.n_tokens / 2
+        is_small = document.n_bytes <= INLINE_CHARS
+        # A step of the loop's is a turn of it: whoever waits for the text thread waits for more of them.
+        yield loop.does(max(0.0, half_s - costs.refusal) + (read_s if is_small else 0.0))
         try:
             with admission.hold():
-                text: Thread = loop if document.n_bytes <= INLINE_CHARS else self._text
-                yield text.does(costs.read_byte * document.n_bytes)
+                if not is_small:
+                    yield self._text.does(read_s + apart_s)
+                    yield loop.does(0.0)
                 if document.lengths:
                     yield lambda then: self._submit(document, then)
-                yield text.does(costs.write_token * document.n_tokens)
-                yield loop.does(costs.request / 2)
+                if not is_small:
+                    yield loop.does(0.0)
+                    yield self._text.does(write_s + apart_s)
+                yield loop.does(half_s + (write_s if is_small else 0.0))
         except Problem:
             admission.n_under_way -= 1
             done(True)
@@ -392,8 +407,14 @@ class Worker:
             done(False)
 
     def _submit(self, document: Document, then: Resume) -> None:
+        def answered() -> None:
+            self._queue(document.again, then)
+
+        self._queue(document.lengths, answered if document.again else then)
+
+    def _queue(self, lengths: Sequence[int], then: Resume) -> None:
         future: Any = _Open()
-        job: Job[int, None] = Job(document.lengths, list(document.lengths), future)
+        job: Job[int, None] = Job(lengths, list(lengths), future)
         self._resume[job] = then
         if sum(job.lengths) <= self._max_tokens_at_once:
             if not self._little:
@@ -522,9 +543,13 @@ class _Ledger:
 
 
 def simulate(
-    documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, seed: int = 0
-) -> Run:
-    """An open loop: each document is sent when it is due, whatever has become of the others."""
+    documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, seed: int = 0,
+    looks_s: Sequence[float] = (),
+) -> Run:  # fmt: skip
+    """An open loop: each document is sent when it is due, whatever has become of the others.
+
+    ``looks_s``: at which times to look how busy the CPUs have been, in order.
+    """
     if len(documents) != len(due_s):
         raise ValueError(f"{len(due_s)} times for {len(documents)} documents: as many are expected")
     env = simpy.Environment()
@@ -537,9 +562,19 @@ def simulate(
                 yield env.timeout(due - env.now)
             balancer.take(document, ledger.of())
 
+    busy_at_s = []
+
+    def looks() -> Generator[simpy.Event, None, None]:
+        for at_s in looks_s:
+            if at_s > env.now:
+                yield env.timeout(at_s - env.now)
+            busy_at_s.append(sum(worker.cpu.busy_by_now_s() for worker in balancer.workers))
+
     env.process(arrivals())
+    env.process(looks())
     env.run()
-    return Run(ledger.outcomes, env.now, sum(worker.cpu.busy_s for worker in balancer.workers))
+    busy_s = sum(worker.cpu.busy_s for worker in balancer.workers)
+    return Run(ledger.outcomes, env.now, busy_s, busy_at_s)
 
 
 def saturate(

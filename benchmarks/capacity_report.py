@@ -24,7 +24,7 @@ def line(run: dict[str, Any]) -> str:
     measured, simulated = run["measured_ms"], run["simulated_ms"]
     p50 = f"p50 {measured['p50']:.1f} ms, simulated {simulated['p50']:.1f}"
     p99 = f"p99 {measured['p99']:.1f} ms, simulated {simulated['p99']:.1f}"
-    factors = ", ".join(f"{factor:.2f}" for factor in (*run["factor"], run["own_factor"]))
+    factors = ", ".join(f"{factor:.2f}" for factor in run["factor"])
     return (
         f"{run['workers']} at {run['load']:.2f}: {run['rate_per_s']:.0f}/s, {p50}; {p99} "
         f"({simulated['p99'] / measured['p99']:.2f}), predicted {run['predicted_ms']['p99']:.1f}; "

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -60,7 +61,17 @@ def _n_tokens(sentence: Sentence) -> int:
     return len(sentence.tokens)
 
 
-def _look_again(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> dict[int, Sentence]:
+def tag_batch(tagger: Tagger, sentences: Sequence[Sentence]) -> Sequence[Tagged]:
+    """A sentence of a document is looked at for less sure names too, which others of it may explain."""
+    known = [s.known or () for s in sentences] if any(s.known for s in sentences) else None
+    thresholds = [
+        first_threshold(s.threshold) if s.known is None and s.document is not None else s.threshold
+        for s in sentences
+    ]
+    return tagger.tag([s.tokens for s in sentences], thresholds, known)
+
+
+def look_again(sentences: Sequence[Sentence], answers: Sequence[Tagged]) -> dict[int, Sentence]:
     """Those of a document that its own names explain (model/document.py)."""
     again: dict[int, Sentence] = {}
     first = 0
@@ -87,14 +98,6 @@ class ServedModel:
     """One loaded model. ``trouble`` is why it must not serve, or None."""
 
     def __init__(self, tagger: Tagger, settings: Settings, metrics: Metrics) -> None:
-        def tag_batch(sentences: list[Sentence]) -> Sequence[Tagged]:
-            known = [s.known or () for s in sentences] if any(s.known for s in sentences) else None
-            thresholds = [
-                first_threshold(s.threshold) if s.known is None and s.document is not None else s.threshold
-                for s in sentences
-            ]
-            return tagger.tag([s.tokens for s in sentences], thresholds, known)
-
         self.tagger = tagger
         self.name = tagger.config.name
         self.version = tagger.config.version
@@ -104,9 +107,9 @@ class ServedModel:
         # No cycle may lead from here to here: the collector looks at nothing that is loaded
         # (frozen, below), so an unloaded model is freed by its last reference or never.
         self.batcher: Batcher[Sentence, Tagged] = Batcher(
-            tag_batch,
+            partial(tag_batch, tagger),
             length=_n_tokens,
-            look_again=_look_again,
+            look_again=look_again,
             max_batch_tokens=settings.max_batch_tokens
             or (CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS),
             max_queue_requests=settings.max_queue_requests,

@@ -9,16 +9,18 @@ from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import capacity_report as report
-from benchmarks.capacity_measure import as_busy, fitted
+from benchmarks.capacity_measure import fitted
 from benchmarks.capacity_model import Costs, Design, Document, Run, saturate, simulate
 from benchmarks.capacity_plan import Needed, Profile, Texts, bulk, gpu_words_per_s, needed, queues
+from benchmarks.capacity_replay import Measured, Stretched, Track, replayed
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
-from benchmarks.figures import Times
+from benchmarks.figures import Times, percentile
 
 FREE = Costs(
     request=0.0, read_byte=0.0, write_token=0.0, batch=0.0, batch_step=0.0,
@@ -322,15 +324,33 @@ def test_a_bulk_costs_what_its_tokens_do_and_a_gpu_pays_by_the_ratio_of_prices()
     assert gpu_words_per_s(found, core_hour=0.04, gpu_hour=2.0) == pytest.approx(50 * 100 / 1.2e-3)
 
 
-def test_costs_are_found_again_by_how_busy_they_make_a_cpu():
-    drawn = SOME.documents(Lengths(60, 1.0), 600, seed=1)
-    due_s = arrivals(300, 2.0, STEADY, seed=1)[:600]
-    drawn = drawn[: len(due_s)]
-    slow = simulate(drawn, due_s, REAL.times(1.3), Design())
-    usual = simulate(drawn, due_s, REAL, Design())
-    factor, run = as_busy(usual, drawn, due_s, REAL, Design(), slow.busy_s)
-    assert factor == pytest.approx(1.3, rel=0.01)
-    assert run.busy_s == pytest.approx(slow.busy_s, rel=0.01)
+@pytest.mark.parametrize("rate", [300, 600])
+def test_a_run_on_a_machine_now_fast_and_now_slow_is_found_again_from_its_cpu_seconds(rate):
+    drawn = SOME.documents(Lengths(60, 1.0), 4_000, seed=1)
+    due_s = arrivals(rate, 6.0, STEADY, seed=1)
+    slow = np.array([(0.8, 1.6)[number // 12 % 2] for number in range(64)])
+    real = Stretched(slow)
+    run = simulate(drawn[: len(due_s)], list(real.work(due_s)), REAL, Design(), looks_s=list(real.work_s))
+    done_s = real.clock([each.done_s for each in run.outcomes])
+    spent_s = np.concatenate([[0.0], np.cumsum(np.diff(run.busy_at_s) * slow)])
+    track = Track([100.0 + each for each in real.edges_s], list(spent_s))
+    found = replayed(Measured(drawn[: len(due_s)], due_s, done_s, track, 100.0), REAL, Design())
+    usual = simulate(drawn[: len(due_s)], due_s, REAL, Design()).latencies_s
+    for share in (0.5, 0.9, 0.99):
+        wanted = percentile(list(done_s - due_s), share)
+        assert percentile(found, share) == pytest.approx(wanted, rel=0.15)
+    assert percentile(usual, 0.99) < 0.7 * wanted
+
+
+def test_what_is_looked_at_again_waits_again_and_what_the_text_thread_does_too():
+    alone = [Document(100, (20, 10)), Document(100, (20, 10), (10,)), Document(5_000, (20, 10))]
+    once, again, apart = (
+        simulate([each], [0.0], REAL, Design()).latencies_s[0] for each in alone
+    )  # fmt: skip
+    assert again - once == pytest.approx(REAL.batch_s([10]))
+    assert apart - once == pytest.approx(REAL.read_byte * 4_900)
+    costs = Costs(**{**vars(REAL), "apart": 1e-5})
+    assert simulate(alone[2:], [0.0], costs, Design()).latencies_s[0] - apart == pytest.approx(30 * 1e-5)
 
 
 def test_the_report_is_a_table_and_a_plot():
