@@ -72,6 +72,7 @@ class Balancer:
 
     port: int = field(default_factory=servers.free_port)
     watch_port: int = field(default_factory=servers.free_port)
+    pid: int = 0  # once it runs
 
     def counts(self) -> dict[str, float]:
         """Its metrics of the replicas by name, and where there are several, by name, server and state."""
@@ -138,6 +139,7 @@ def balanced(
             )
         )  # fmt: skip
         stack.callback(process.kill)
+        balancer.pid = process.pid
         _await_listening(balancer.watch_port, process)
         for replica in replicas:
             balancer.await_state(replica, "UP")

@@ -91,7 +91,11 @@ def _calibrated(
         measuring.level(place, source, clients * workers if clients > 1 else 1, given.calibrated)
         for clients in measuring.LEVELS
     ]
-    alone = measuring.seldom(place, source, 0.1 * levels[-1].per_s, 4 * given.calibrated, given.seed)
+    most_per_s = levels[-1].per_s
+    alone = measuring.seldom(place, source, 0.1 * most_per_s, 4 * given.calibrated, given.seed)
+    alone += measuring.seldom(
+        place, source, measuring.LARGE_SHARE * most_per_s, 4 * given.calibrated, given.seed, measuring.LARGE
+    )
     found = measuring.calibrated(costs, alone, levels, place.design)
     for each in levels:
         per_s = each.simulated_per_s(found, place.design)

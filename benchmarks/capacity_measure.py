@@ -44,6 +44,8 @@ from service.settings import Settings
 from service.steps import INLINE_CHARS, cut_unchecked, items_of
 from service.tag import PATH, answer_bytes, cuts_of
 
+# Documents of the text thread, of which few would come by themselves, and a share of the rate for them.
+LARGE, LARGE_SHARE = Lengths(1_200, 0.5), 0.02
 CLIENTS = 32  # of each worker, in the closed loop that gives the capacity
 LEVELS = (1, 2, 4, 8, 16, 32, 64)  # clients of a worker
 _FEW, _BUSY = 4, 4
@@ -88,9 +90,10 @@ class Source:
         self._seeds = itertools.count(1_000_000 * seed)
         self.n_words = 0  # taken so far
 
-    def take(self, n: int) -> list[Asked]:
+    def take(self, n: int, lengths: Lengths | None = None) -> list[Asked]:
+        """``lengths``: other ones than its own."""
         found = []
-        for length in self._lengths.draw(n, next(self._seeds)):
+        for length in (lengths or self._lengths).draw(n, next(self._seeds)):
             text = " ".join(itertools.islice(self._words, length))
             self.n_words += length
             if not text:
@@ -202,13 +205,16 @@ class Place:
     cpus: Sequence[int]
     design: Design
     cold_start_s: float
+    beside: Sequence[int] = ()  # what else computes on those CPUs
 
     def cpu_s(self) -> float:
         return sum(map(servers.exact_cpu_s, self.pids))
 
     def busy_s(self) -> float:
-        """Its CPU seconds, and those that its CPUs would have computed, had the host not been elsewhere."""
-        return self.cpu_s() + sum(map(servers.stolen_s, self.cpus))
+        """Its CPU seconds, and those that its CPUs spent on something else, or had the host not been
+        elsewhere, would have."""
+        others_s = sum(map(servers.exact_cpu_s, self.beside)) + sum(map(servers.stolen_s, self.cpus))
+        return self.cpu_s() + others_s
 
 
 @contextmanager
@@ -227,7 +233,8 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
         design = Design(workers=len(cpus), pairs=True)
-        yield Place(balancer.port, pids, cpus, design, math.nan)
+        # The client has no CPU of its own here, and HAProxy none either.
+        yield Place(balancer.port, pids, cpus, design, math.nan, [balancer.pid, os.getpid()])
 
 
 def closed(place: Place, asked: Sequence[Asked], clients: int, seconds: float) -> client.Outcome:
@@ -294,10 +301,17 @@ class Alone:
     latency_s: float
 
 
-def seldom(place: Place, source: Source, rate_per_s: float, seconds: float, seed: int) -> list[Alone]:
+def seldom(
+    place: Place,
+    source: Source,
+    rate_per_s: float,
+    seconds: float,
+    seed: int,
+    lengths: Lengths | None = None,
+) -> list[Alone]:
     """Those of an open loop."""
     due_s = arrivals(rate_per_s, seconds, STEADY, seed)
-    asked = source.take(len(due_s))
+    asked = source.take(len(due_s), lengths)
     outcome = client.run(Load(place.port, [each.request for each in asked], seconds, 0.0, due_s=due_s))
     found = []
     free_s = math.inf  # when all that came before was answered

@@ -306,12 +306,15 @@ class EventLoop(Thread):
     begins (service/server.py, Lookout).
     """
 
-    __slots__ = ("_admission", "_due_s", "_env")
+    __slots__ = ("_admission", "_due_s", "_env", "_oldest_wait_s")
 
-    def __init__(self, cpu: Cpu, env: simpy.Environment, admission: Admission) -> None:
+    def __init__(
+        self, cpu: Cpu, env: simpy.Environment, admission: Admission, oldest_wait_s: Callable[[], float]
+    ) -> None:
         super().__init__(cpu)
         self._env = env
         self._admission = admission
+        self._oldest_wait_s = oldest_wait_s
         self._due_s = _LOOK_S
 
     def add(self, seconds: float, then: Resume) -> None:
@@ -333,7 +336,7 @@ class EventLoop(Thread):
 
     def _look(self) -> None:
         if self._env.now >= self._due_s:
-            self._admission.looked(self._env.now - self._due_s)
+            self._admission.looked(self._env.now - self._due_s, self._oldest_wait_s())
             self._due_s = self._env.now + _LOOK_S
         if len(self.work) > 1:  # beside this one
             self._end_turn()
@@ -356,7 +359,7 @@ class Worker:
         self._max_tokens_at_once = design.max_tokens_at_once
         self.cpu = Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold)
         self._admission = Admission(design.max_requests, Settings.max_queue_bytes)
-        self._loop = EventLoop(self.cpu, env, self._admission)
+        self._loop = EventLoop(self.cpu, env, self._admission, self._oldest_wait_s)
         self._text = Thread(self.cpu)
         self._inference = Thread(self.cpu)
         self._backlog: Backlog[int, None] = Backlog(is_padded=False)  # as the kernel
@@ -414,7 +417,7 @@ class Worker:
 
     def _queue(self, lengths: Sequence[int], then: Resume) -> None:
         future: Any = _Open()
-        job: Job[int, None] = Job(lengths, list(lengths), future)
+        job: Job[int, None] = Job(lengths, list(lengths), future, submitted=self._env.now)
         self._resume[job] = then
         if sum(job.lengths) <= self._max_tokens_at_once:
             if not self._little:
@@ -422,6 +425,11 @@ class Worker:
             self._little.append(job)
         else:
             self._hand_over([job])
+
+    def _oldest_wait_s(self) -> float:
+        """As Batcher's."""
+        now = self._env.now
+        return max([now - job.submitted for job in self._resume if not job.has_begun], default=0.0)
 
     def _compute_little(self) -> None:
         """As Batcher's."""
@@ -444,6 +452,8 @@ class Worker:
     def _next_batch(self) -> None:
         batch, _ = self._backlog.take(self._max_batch_tokens, self._env.now)
         if batch:
+            for place in batch:
+                place.job.has_begun = True
             self._is_for_one = all(place.job is batch[0].job for place in batch)
             seconds = self._costs.batch_s([place.length for place in batch])
             self._inference.add(seconds, lambda: self._computed(batch))
