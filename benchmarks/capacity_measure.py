@@ -213,13 +213,13 @@ class Place:
     def busy_s(self) -> float:
         """Its CPU seconds, and those that its CPUs spent on something else, or had the host not been
         elsewhere, would have."""
-        others_s = sum(map(servers.exact_cpu_s, self.beside)) + sum(map(servers.stolen_s, self.cpus))
+        others_s = sum(map(servers.exact_cpu_s, self.beside)) + sum(map(servers.stolen_s, set(self.cpus)))
         return self.cpu_s() + others_s
 
 
 @contextmanager
 def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
-    """One replica on its CPU; or one on each, behind HAProxy."""
+    """One replica on its CPU; or one on each, behind HAProxy: twice the same, and two share it."""
     began = time.perf_counter()
     if len(cpus) == 1:
         replica = Replica("one", model, 0.2, cpus[0])
@@ -232,9 +232,12 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
         return
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
-        design = Design(workers=len(cpus), pairs=True)
-        # The client has no CPU of its own here, and HAProxy none either.
-        yield Place(balancer.port, pids, cpus, design, math.nan, [balancer.pid, os.getpid()])
+        is_one = len(set(cpus)) == 1
+        design = Design(workers=len(cpus), pairs=not is_one, on_one_cpu=is_one)
+        # Where every CPU has a replica, the client and HAProxy have none of their own.
+        is_free = os.sched_getaffinity(0) - set(cpus)
+        beside = [] if is_free else [balancer.pid, os.getpid()]
+        yield Place(balancer.port, pids, cpus, design, math.nan, beside)
 
 
 def closed(place: Place, asked: Sequence[Asked], clients: int, seconds: float) -> client.Outcome:
@@ -423,7 +426,8 @@ def checked(
         predicted = [each.latency_s for each in run.outcomes[first:] if not each.is_refused]
         simulated = [each for each in own_s[first:] if not math.isnan(each)]
         yield {
-            "workers": place.design.workers, "load": load, "bursts": bursts.times, "rate_per_s": rate_per_s,
+            "workers": place.design.workers, "cpus": len(set(place.cpus)), "load": load,
+            "bursts": bursts.times, "rate_per_s": rate_per_s,
             "requests": len(due_s) - first, "factor": [before.factor, after.factor],
             "capacity_per_s": [before.per_s, after.per_s],
             "refused": sum(s.status == 429 for s in outcome.samples), "simulated_refused": run.n_refused,

@@ -123,6 +123,7 @@ class Design:
     max_requests: int = Settings.max_queue_requests
     balancer_s: float = 0.0  # of the balancer's one CPU, for a request
     pairs: bool = False  # workers 2n and 2n + 1 are on the two CPUs of a core
+    on_one_cpu: bool = False  # all of them, instead of each on its own
     # How long a thread computes while another waits for the CPU. EEVDF's base slice on a few CPUs.
     slice_s: float = 0.003
 
@@ -352,12 +353,12 @@ class _Open:
 class Worker:
     """One process of the service."""
 
-    def __init__(self, env: simpy.Environment, costs: Costs, design: Design) -> None:
+    def __init__(self, env: simpy.Environment, costs: Costs, design: Design, cpu: Cpu) -> None:
         self._env = env
         self._costs = costs
         self._max_batch_tokens = design.max_batch_tokens
         self._max_tokens_at_once = design.max_tokens_at_once
-        self.cpu = Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold)
+        self.cpu = cpu
         self._admission = Admission(design.max_requests, Settings.max_queue_bytes)
         self._loop = EventLoop(self.cpu, env, self._admission, self._oldest_wait_s)
         self._text = Thread(self.cpu)
@@ -486,10 +487,14 @@ class Balancer:
     """Gives each request to a worker, by the design's rule."""
 
     def __init__(self, env: simpy.Environment, costs: Costs, design: Design, seed: int) -> None:
-        self.workers = [Worker(env, costs, design) for _ in range(design.workers)]
+        n_cpus = 1 if design.on_one_cpu else design.workers
+        self.cpus = [
+            Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold) for _ in range(n_cpus)
+        ]
+        self.workers = [Worker(env, costs, design, self.cpus[n % n_cpus]) for n in range(design.workers)]
         if design.pairs:
-            for one, other in zip(self.workers[::2], self.workers[1::2], strict=False):
-                one.cpu.sibling, other.cpu.sibling = other.cpu, one.cpu
+            for one, other in zip(self.cpus[::2], self.cpus[1::2], strict=False):
+                one.sibling, other.sibling = other, one
         self._design = design
         self._random = Random(seed)
         self._own = Thread(Cpu(env, math.inf))
@@ -578,12 +583,12 @@ def simulate(
         for at_s in looks_s:
             if at_s > env.now:
                 yield env.timeout(at_s - env.now)
-            busy_at_s.append(sum(worker.cpu.busy_by_now_s() for worker in balancer.workers))
+            busy_at_s.append(sum(cpu.busy_by_now_s() for cpu in balancer.cpus))
 
     env.process(arrivals())
     env.process(looks())
     env.run()
-    busy_s = sum(worker.cpu.busy_s for worker in balancer.workers)
+    busy_s = sum(cpu.busy_s for cpu in balancer.cpus)
     return Run(ledger.outcomes, env.now, busy_s, busy_at_s)
 
 
@@ -611,4 +616,4 @@ def saturate(
     for _ in range(clients):
         send()
     env.run(until=seconds)
-    return Run(ledger.outcomes, seconds, sum(worker.cpu.busy_s for worker in balancer.workers))
+    return Run(ledger.outcomes, seconds, sum(cpu.busy_s for cpu in balancer.cpus))

@@ -33,8 +33,8 @@ def line(run: dict[str, Any]) -> str:
     )
 
 
-def _key(run: dict[str, Any]) -> tuple[int, float, float]:
-    return run["workers"], run["bursts"], run["load"]
+def _key(run: dict[str, Any]) -> tuple[int, int, float, float]:
+    return run["workers"], run["cpus"], run["bursts"], run["load"]
 
 
 def checked(runs: Sequence[dict[str, Any]]) -> str:
@@ -52,7 +52,8 @@ def checked(runs: Sequence[dict[str, Any]]) -> str:
             for which in ("simulated_ms", "predicted_ms", "again_ms")
         )
         cells = [
-            f"{key[0]}", f"{key[2]:.0%}" + (", bursty" if key[1] > 1 else ""), f"{len(of)}",
+            f"{key[0]}" + (" on one CPU" if key[0] > key[1] else ""),
+            f"{key[3]:.0%}" + (", bursty" if key[2] > 1 else ""), f"{len(of)}",
             *(f"{middle['measured_ms', n]:.0f}, {middle['simulated_ms', n]:.0f}" for n in ("p50", "p99")),
             *(f"{median(each):.2f}, {min(each):.2f}, {max(each):.2f}" for each in (ratios, predicted)),
             f"{min(again):.2f}, {max(again):.2f}",

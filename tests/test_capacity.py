@@ -358,6 +358,7 @@ def test_the_report_is_a_table_and_a_plot():
     runs = [
         {
             "workers": 1,
+            "cpus": 1,
             "bursts": 1.0,
             "load": load,
             "measured_ms": ms,
