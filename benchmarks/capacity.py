@@ -222,13 +222,7 @@ def _arguments() -> argparse.ArgumentParser:
     profile.add_argument("--burst-share", type=float, default=0.1, help="of the time")
     profile.add_argument("--burst-seconds", type=float, default=0.25, help="of a burst, on average")
     real = parser.add_argument_group("measure and check")
-    real.add_argument(
-        "--cpus",
-        type=int,
-        nargs="+",
-        default=[0],
-        help="of check: a replica on each; twice the same: two on it",
-    )
+    real.add_argument("--cpus", type=int, nargs="+", default=[0], help="of check: each replica's, in order")
     real.add_argument("--loads", type=float, nargs="+", default=list(LOADS), help="of the capacity")
     real.add_argument("--seconds", type=float, default=15.0, help="of a run that is checked")
     real.add_argument("--speed", type=float, default=5.0, help="seconds to find how fast it is just now")

@@ -41,7 +41,7 @@ from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel, look_again, 
 from service.observing.metrics import Metrics
 from service.schemas import parsed, tag_request
 from service.settings import Settings
-from service.steps import INLINE_CHARS, cut_unchecked, items_of
+from service.steps import cut_unchecked, items_of
 from service.tag import PATH, answer_bytes, cuts_of
 
 # Documents of the text thread, of which few would come by themselves, and a share of the rate for them.
@@ -305,13 +305,9 @@ class Alone:
 
 
 def seldom(
-    place: Place,
-    source: Source,
-    rate_per_s: float,
-    seconds: float,
-    seed: int,
+    place: Place, source: Source, rate_per_s: float, seconds: float, seed: int,
     lengths: Lengths | None = None,
-) -> list[Alone]:
+) -> list[Alone]:  # fmt: skip
     """Those of an open loop."""
     due_s = arrivals(rate_per_s, seconds, STEADY, seed)
     asked = source.take(len(due_s), lengths)
@@ -349,7 +345,7 @@ def _fitted_to(
             1,
             simulate([each.document], [0.0], costs, Design()).latencies_s[0],
             -math.expm1(-each.idle_s / COLD_S),
-            each.document.n_tokens if each.document.n_bytes > INLINE_CHARS else 0,
+            0 if each.document.is_small else each.document.n_tokens,
         )
         for each in alone
     ]

@@ -56,6 +56,11 @@ class Document:
     def n_tokens(self) -> int:
         return sum(self.lengths)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the event loop reads and writes it, and not the text thread."""
+        return self.n_bytes <= INLINE_CHARS
+
 
 def steps(lengths: Sequence[int]) -> float:
     """Of a batch whose sentences take the place of those that end."""
@@ -95,6 +100,15 @@ class Costs:
         """All of the service's own so many times as large: a slower CPU, or a busier neighbour."""
         own = {name: factor * getattr(self, name) for name in _OWN}
         return Costs(**own, cold=self.cold, wire=self.wire, together=self.together)
+
+    def read_s(self, document: Document) -> float:
+        return self.read_byte * document.n_bytes + self._apart_s(document) / 2
+
+    def write_s(self, document: Document) -> float:
+        return self.write_token * document.n_tokens + self._apart_s(document) / 2
+
+    def _apart_s(self, document: Document) -> float:
+        return 0.0 if document.is_small else self.apart * document.n_tokens
 
     def batch_s(self, lengths: Sequence[int]) -> float:
         return (
@@ -387,22 +401,20 @@ class Worker:
             done(True)  # as service/refusal.py does; the others pass, and may be refused below
             return
         admission.n_under_way += 1
-        read_s, write_s = costs.read_byte * document.n_bytes, costs.write_token * document.n_tokens
-        half_s, apart_s = costs.request / 2, costs.apart * document.n_tokens / 2
-        is_small = document.n_bytes <= INLINE_CHARS
+        half_s, read_s, write_s = costs.request / 2, costs.read_s(document), costs.write_s(document)
         # A step of the loop's is a turn of it: whoever waits for the text thread waits for more of them.
-        yield loop.does(max(0.0, half_s - costs.refusal) + (read_s if is_small else 0.0))
+        yield loop.does(max(0.0, half_s - costs.refusal) + (read_s if document.is_small else 0.0))
         try:
             with admission.hold():
-                if not is_small:
-                    yield self._text.does(read_s + apart_s)
+                if not document.is_small:
+                    yield self._text.does(read_s)
                     yield loop.does(0.0)
                 if document.lengths:
                     yield lambda then: self._submit(document, then)
-                if not is_small:
+                if not document.is_small:
                     yield loop.does(0.0)
-                    yield self._text.does(write_s + apart_s)
-                yield loop.does(half_s + (write_s if is_small else 0.0))
+                    yield self._text.does(write_s)
+                yield loop.does(half_s + (write_s if document.is_small else 0.0))
         except Problem:
             admission.n_under_way -= 1
             done(True)

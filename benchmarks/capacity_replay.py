@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.capacity_model import Costs, Design, Document, simulate
-from service.steps import INLINE_CHARS
 
 Numbers = npt.NDArray[np.float64]
 
@@ -126,8 +125,7 @@ def replayed(run: Measured, costs: Costs, design: Design) -> list[float]:
 
 def _work_s(document: Document, costs: Costs) -> float:
     batches_s = sum(costs.batch_s(each) for each in (document.lengths, document.again) if each)
-    token_s = costs.write_token + (costs.apart if document.n_bytes > INLINE_CHARS else 0.0)
-    return costs.request + costs.read_byte * document.n_bytes + token_s * document.n_tokens + batches_s
+    return costs.request + costs.read_s(document) + batches_s + costs.write_s(document)
 
 
 def _efficiency(

@@ -480,12 +480,11 @@ class Batcher(Generic[Item, Result]):
         """This turn's requests, here, if they are a few small batches and the thread is idle, or computes
         for a single request, whose thousands of sentences gain nothing if others wait for them too."""
         batches = small_batches(self._little, self._max_tokens_at_once)
-        if not batches:
-            self._little = []
+        if len(batches) > BATCHES_AT_ONCE:
+            self._hand_over()
             return
-        is_few = len(batches) <= BATCHES_AT_ONCE
-        is_alone = is_few and self._computing.acquire(blocking=False)
-        if not (is_alone or (is_few and self._is_for_one)):
+        is_alone = self._computing.acquire(blocking=False)
+        if not is_alone and not self._is_for_one:
             self._hand_over()
             return
         self._little = []

@@ -344,9 +344,7 @@ def test_a_run_on_a_machine_now_fast_and_now_slow_is_found_again_from_its_cpu_se
 
 def test_what_is_looked_at_again_waits_again_and_what_the_text_thread_does_too():
     alone = [Document(100, (20, 10)), Document(100, (20, 10), (10,)), Document(5_000, (20, 10))]
-    once, again, apart = (
-        simulate([each], [0.0], REAL, Design()).latencies_s[0] for each in alone
-    )  # fmt: skip
+    once, again, apart = (simulate([each], [0.0], REAL, Design()).latencies_s[0] for each in alone)
     assert again - once == pytest.approx(REAL.batch_s([10]))
     assert apart - once == pytest.approx(REAL.read_byte * 4_900)
     costs = Costs(**{**vars(REAL), "apart": 1e-5})
