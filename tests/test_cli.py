@@ -499,6 +499,19 @@ def test_a_run_that_is_killed_again_and_again_writes_what_one_that_is_not_writes
     assert outputs(out) == expected
 
 
+def test_parts_of_what_is_whole_go_where_a_run_was_killed_before_it_came_to_that(tag, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(SENTENCE)
+    out = tmp_path / "out"
+    tag(path, "--out", out)
+    before = outputs(out)
+    left = out / "parts" / "a.txt.jsonl" / "000000"
+    left.parent.mkdir(parents=True)
+    left.write_text("left\n")
+    tag(path, "--out", out)
+    assert outputs(out) == before
+
+
 def test_what_is_whole_is_not_done_again_and_what_has_changed_is(tag, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(SENTENCE)

@@ -165,6 +165,7 @@ class Folder:
             output.forget()
             output.path.unlink(missing_ok=True)  # else it would stay if the input cannot be read
         elif entry.get("state") == "done" and output.path.exists():
+            output.forget()  # which a run that was killed may not have come to
             return False
         self.note(output.name, {**what, "at": read.path}, state="begun")
         return True
