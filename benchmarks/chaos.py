@@ -1,8 +1,9 @@
-"""What a soak does to the service on purpose: workers are killed, and versions of the model loaded."""
+"""What a soak does to the service on purpose: processes are killed, and versions of the model loaded."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -69,6 +70,7 @@ class Chaos:
             await asyncio.sleep(every_s)
             if not await self._kill():
                 return
+            self._kill_offloaded()
             await self._load({"path": OTHER}, OTHER)
             await self._load({"version": self.place.version}, self.place.version)
 
@@ -85,6 +87,13 @@ class Chaos:
             await asyncio.sleep(0.1)
         return True
 
+    def _kill_offloaded(self) -> None:
+        """The processes that answer large requests: the next of these starts others."""
+        for pid in offloaded_pids(self.server):
+            self.ledger.kills_s.append(self.now_s())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     async def _load(self, asked: dict[str, str], version: str) -> None:
         answer = await self.ask(http("POST", f"/v1/models/{self.place.model}/load", orjson.dumps(asked)))
         is_done = self.ledger.answered("load", answer.status, 200)
@@ -97,3 +106,8 @@ def worker_pids(server: servers.Server) -> list[int]:
     said = [json.loads(line)["pid"] for line in list(server.ready)]
     alive = set(server.pids())
     return [pid for pid in said if pid in alive]
+
+
+def offloaded_pids(server: servers.Server) -> list[int]:
+    """Of the processes that workers have for large requests."""
+    return [pid for worker in worker_pids(server) for pid in servers.family(worker) if pid != worker]

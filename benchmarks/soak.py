@@ -2,7 +2,7 @@
 
 Starts it with two workers and keeps it busy with single sentences, requests of 32, documents, odd
 inputs (benchmarks/oddities.py), clients that hang up before or during the answer or are slow, and
-streams; in the first third of the time, now and then a worker is killed, and another version of the
+streams; in the first third of the time, now and then processes are killed, and another version of the
 model loaded and left again (benchmarks/chaos.py). Every request carries a key. Every answer is compared,
 sentence by sentence, with what the Tagger says in this process of that sentence alone: equal labels, and
 scores within 1e-4. Wrong is:
@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, and not w
 import orjson  # noqa: E402
 
 from benchmarks import servers, texts  # noqa: E402
-from benchmarks.chaos import Chaos, Place, place, worker_pids  # noqa: E402
+from benchmarks.chaos import Chaos, Place, offloaded_pids, place, worker_pids  # noqa: E402
 from benchmarks.oddities import PATH, Oddity, document, oddities  # noqa: E402
 from benchmarks.soak_report import Ledger, Loss, Memory, verdict  # noqa: E402
 from benchmarks.wire import Answer, connect, http, read_answer  # noqa: E402
@@ -299,7 +299,7 @@ class Soak:
 
     def _sample_memory(self) -> None:
         now = self.now_s()
-        for pid in worker_pids(self.server):
+        for pid in (*worker_pids(self.server), *offloaded_pids(self.server)):
             if (rss := servers.rss_bytes(pid)) is not None:
                 self.memory.times_s[pid].append(now)
                 self.memory.rss_bytes[pid].append(rss)

@@ -16,8 +16,8 @@ from service.settings import Settings
 
 
 def nametag() -> FastAPI:
-    """Called in each replica, which is one process: workers would be Ray's."""
-    settings = replace(Settings.from_env(os.environ), workers=1)
+    """Called in each replica, which is one process: others would be Ray's."""
+    settings = replace(Settings.from_env(os.environ), workers=1, offload_bytes=0)
     configure(settings.log_level)
     return create_app(settings)
 

@@ -56,13 +56,15 @@ def create_app(
     supervisor: Connection | None = None,
     metrics_folder: Path | None = None,
     tracing: Tracing | None = None,
+    *,
+    is_offload: bool = False,
 ) -> FastAPI:
     """The application. Entering its lifespan loads the models; ``app.state.service`` is its Service.
 
-    ``supervisor``: see Service. ``metrics_folder``: where all processes of the service count; None
-    where this is the only one. ``tracing``: by default what the settings say.
+    ``supervisor``, ``is_offload``: see Service. ``metrics_folder``: where all processes of the service
+    count; None where this is the only one. ``tracing``: by default what the settings say.
     """
-    service = Service(settings, supervisor, metrics_folder)
+    service = Service(settings, supervisor, metrics_folder, is_offload=is_offload)
     if tracing is None and settings.otel == "on":
         from service.observing.tracing import Tracing
 
@@ -109,6 +111,7 @@ def create_app(
         "keys": service.keys,
         "access": service.access,
         "tracing": tracing,
+        "offload": service.offload,
         "refusals": {surface.path: surface.refused for surface in surfaces},
     }
     app.add_middleware(Edge, **edge)

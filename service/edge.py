@@ -26,6 +26,7 @@ from service.problems import ClientGone, Problem
 
 if TYPE_CHECKING:
     from service.observing.tracing import Tracing
+    from service.offload import Offload
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -80,6 +81,7 @@ class Edge:
         *,
         access: AccessLog | None = None,
         tracing: Tracing | None = None,
+        offload: Offload | None = None,
         refusals: Mapping[str, Callable[[Problem], Response]] | None = None,
     ) -> None:
         self.app = app
@@ -89,6 +91,7 @@ class Edge:
         self.metrics = metrics
         self.access = access
         self.tracing = tracing
+        self.offload = offload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -106,12 +109,15 @@ class Edge:
         facts = Facts(request_id.decode(), scope["method"])
         if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):
             facts.trace_id = parsed[1].decode()
-        if self.tracing is not None:
-            self.tracing.begin(facts, scope["headers"])
+        is_large = self.offload is not None and self.offload.takes(scope)
+        # Whoever answers it counts, logs and traces it: mostly another process.
+        tracing = None if is_large else self.tracing
+        if tracing is not None:
+            tracing.begin(facts, scope["headers"])
         begin(facts)
         endpoint = self.straight_to(scope)
         status = 0  # until the answer has begun
-        is_counted = False
+        is_counted = is_passed_on = False
 
         def count(status: int) -> None:
             nonlocal is_counted
@@ -127,6 +133,9 @@ class Edge:
             elif not message.get("more_body", False):
                 # Before the client has all of it: it may ask another worker for the counts next.
                 count(status)
+            await send_or_leave(message)
+
+        async def send_or_leave(message: Message) -> None:
             try:
                 await send(message)
             except RuntimeError:
@@ -140,7 +149,11 @@ class Edge:
                 if self.keys is not None and scope["path"] not in OPEN_PATHS:
                     scope["key"] = key = self.keys.admitted(scope["headers"])
                     facts.key = key.name
-                if endpoint is None:
+                if is_large and self.offload is not None:
+                    is_passed_on = await self.offload.answered(scope, receive, send_or_leave, request_id)
+                if is_passed_on:
+                    pass
+                elif endpoint is None:
                     await self.app(scope, receive, send_with_id)
                 else:
                     response = await endpoint(Request(scope, receive))
@@ -159,12 +172,12 @@ class Edge:
                 problem.fields.setdefault("request_id", facts.request_id)
                 await self._refusal(problem, scope["path"])(scope, receive, send_with_id)
         finally:
-            if not is_counted:
+            if not is_counted and not is_passed_on:
                 status = CLIENT_GONE
                 count(status)
-            if self.tracing is not None:
-                self.tracing.end(facts, status)
-            if self.access is not None:
+            if tracing is not None:
+                tracing.end(facts, status)
+            if self.access is not None and not is_passed_on:
                 self.access.answered(facts, status, time.perf_counter() - started)
 
     def straight_to(self, scope: Scope) -> Endpoint | None:

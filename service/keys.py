@@ -153,16 +153,21 @@ class Keyring:
 
     Workers count for themselves, each a ``workers``-th of a key's rate: together they never let
     more pass. A client with a single connection meets a single worker, and gets that worker's part.
+    ``has_rates``: whether they are counted here, or were by whoever passes requests on.
     """
 
     def __init__(
-        self, keys: Iterable[Key], *, workers: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        keys: Iterable[Key],
+        *,
+        workers: int = 1,
+        has_rates: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = tuple(keys)
         self.has_admin = any(key.is_admin for key in self._keys)
-        self._buckets = {
-            key.name: Bucket(key.rate / workers, clock) for key in self._keys if key.rate is not None
-        }
+        rates = {key.name: key.rate for key in self._keys if key.rate is not None and has_rates}
+        self._buckets = {name: Bucket(rate / workers, clock) for name, rate in rates.items()}
 
     def admitted(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         """Whose key the headers carry. Raises Problem: key-missing, key-wrong, rate-limited."""

@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "not-ready": Kind(503, "The service is not ready", retry=True),
     "self-test-failed": Kind(503, "The model does not reproduce its expected answers", retry=True),
     "draining": Kind(503, "The service is shutting down", retry=True),
+    "worker-lost": Kind(503, "The process that was to answer is gone", retry=True),
     "wedged": Kind(503, "The inference worker does not answer", retry=True),
     "annotations-not-stored": Kind(503, "The annotation could not be stored", retry=True),
     "deadline-passed": Kind(504, "The deadline passed before the answer"),

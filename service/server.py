@@ -23,7 +23,7 @@ from service.body import IS_TO_COME
 from service.memory import Collector
 from service.observing.log import LOGGER
 from service.observing.metrics import Metrics
-from service.problems import MEDIA_TYPE
+from service.problems import MEDIA_TYPE, Problem
 from service.refusal import Refusal
 from service.settings import Settings
 from service.state import Service
@@ -413,8 +413,9 @@ class Server(uvicorn.Server):
         self._beside.append(Lookout(self._service))
         for sock in sockets or ():
             self._beside.append(Acceptor(sock, self._protocol, self._service.admission))
-            host, port = sock.getsockname()[:2]
-            log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
+            if not self._service.is_offload:
+                host, port = sock.getsockname()[:2]
+                log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
 
     def _protocol(self) -> asyncio.Protocol:
         """As uvicorn makes them."""
@@ -426,7 +427,17 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             return True  # the parent died without a word: nobody would ever stop us
+        if self._service.is_offload:
+            self._exit_if_wedged()
         return await super().on_tick(counter)
+
+    def _exit_if_wedged(self) -> None:
+        """Where nobody asks for /livez."""
+        try:
+            self._service.check_live()
+        except Problem as problem:
+            log.error("wedged", extra={"fields": {"pid": os.getpid(), "why": problem.detail}})
+            os._exit(1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()

@@ -177,6 +177,13 @@ class Settings:
         0, _whole(0), "padded tokens of one batch; 0 is 1,024 on a CPU and 16,384 on a GPU"
     )
 
+    offload_bytes: int = _setting(
+        64 * 1024,
+        _whole(0),
+        "requests with larger bodies are answered by a process beside the worker's, which is started when "
+        "one comes, so that nobody else waits for them; 0: by the worker. Not where a GPU computes",
+    )
+
     request_timeout_s: float = _setting(60.0, _seconds(above=0.001), "a request's deadline, unless it says")
     max_request_timeout_s: float = _setting(
         300.0,

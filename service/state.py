@@ -12,6 +12,7 @@ from service.keys import Keyring, read_keys, read_secret
 from service.models import Models, ServedModel
 from service.observing.access import AccessLog
 from service.observing.metrics import Metrics
+from service.offload import Offload
 from service.problems import Problem
 from service.redaction.texts import MIN_KEY_CHARS
 from service.reloading.switch import Switch
@@ -24,6 +25,7 @@ class Service:
 
     ``supervisor``: the pipe to whoever has all workers switch models together; None where there is one.
     ``metrics_folder``: where all processes of the service count; None where this is the only one.
+    ``is_offload``: it answers what another process passes on.
     """
 
     def __init__(
@@ -31,11 +33,16 @@ class Service:
         settings: Settings,
         supervisor: Connection | None = None,
         metrics_folder: Path | None = None,
+        *,
+        is_offload: bool = False,
     ) -> None:
         self.settings = settings
+        self.is_offload = is_offload
         self.keys: Keyring | None = None
         if settings.keys_file is not None:
-            self.keys = Keyring(read_keys(settings.keys_file), workers=max(1, settings.workers))
+            self.keys = Keyring(
+                read_keys(settings.keys_file), workers=max(1, settings.workers), has_rates=not is_offload
+            )
         self.redaction_key = b""
         if settings.redaction_key_file is not None:
             self.redaction_key = read_secret(settings.redaction_key_file, least_chars=MIN_KEY_CHARS)
@@ -44,6 +51,11 @@ class Service:
         self.models = Models(settings, self.metrics)
         self.admission = Admission(settings.max_queue_requests, settings.max_queue_bytes)
         self.streams = Streams()
+        self.offload: Offload | None = None
+        if settings.offload_bytes and hasattr(asyncio, "open_unix_connection"):
+            self.offload = Offload(
+                settings, self.models, self.admission, self.metrics, self.check_accepting
+            )
         self.switch = Switch(self.models, self.admission, settings, supervisor)
         # One thread for long texts and long answers: they are pure Python, so a second would only
         # compete with the first, and with the event loop.
@@ -76,6 +88,8 @@ class Service:
 
     async def close(self) -> None:
         self.is_leaving = self.is_draining = True
+        if self.offload is not None:
+            await self.offload.close()
         await self.switch.close(self.settings.grace_s)
         await self.models.close(self.settings.grace_s)
         await asyncio.to_thread(self.text_thread.shutdown, cancel_futures=True)

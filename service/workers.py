@@ -41,16 +41,18 @@ def serve(
     supervisor: Connection | None = None,
     lineup: Lineup | None = None,
     metrics_folder: Path | None = None,
+    *,
+    is_offload: bool = False,
 ) -> None:
     """Serves in this process. Exits with 2 where a model cannot be loaded, or the keys cannot be read.
 
     ``lineup``: the models that other workers serve by now; None is what the settings say.
-    ``metrics_folder``: where all workers count; None where there is one.
+    ``metrics_folder``: where all workers count; None where there is one. ``is_offload``: see Service.
     """
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
     try:
-        app = create_app(settings, supervisor, metrics_folder)
+        app = create_app(settings, supervisor, metrics_folder, is_offload=is_offload)
         service: Service = app.state.service
         # Before the socket listens: a replica that accepts connections can answer them.
         service.models.load(lineup)

@@ -30,14 +30,15 @@ def test_a_short_soak_with_a_killed_worker_and_loads_finds_nothing_wrong(tiny_ar
     report = json.loads((tmp_path / "soak.json").read_text("utf-8"))
     assert report["failures"] == []
     assert ran.returncode == 0, ran.stderr
-    assert len(report["kills_s"]) == 1
+    assert len(report["kills_s"]) in (1, 2)  # a worker, and a process for large requests if there was one
     assert report["exit_code"] == 0
     assert report["n_sentences_checked"] > 1_000
     assert {"single", "of 32", "document", "slow writer", "slow reader", "stream"} <= report[
         "requests"
     ].keys()
     assert report["requests"]["load"] == {"200": 2}
-    assert len(report["memory"]["workers"]) == 3  # the two, and one that came after the kill
+    # The two, one that came after the kill, and those for large requests.
+    assert len(report["memory"]["workers"]) >= 3
 
 
 def test_two_thousand_broken_requests_do_no_harm(tiny_artefact, tmp_path):

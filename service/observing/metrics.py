@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from service.batching import Observer, Place
-from service.observing.meters import ROWS, SECONDS, Counter, Folder, Gauge, Histogram, Meters, exposition
+from service.observing.meters import (
+    ROWS,
+    SECONDS,
+    Counter,
+    Folder,
+    Gauge,
+    Histogram,
+    Meters,
+    exposition,
+    forget_gauges,
+)
 from service.problems import Problem
 
 # A client may send any method; each that is counted by itself costs a time series a path.
@@ -133,7 +143,7 @@ class Metrics:
             "process_resident_memory_bytes", "Resident memory of each process that serves", mode="liveall"
         )
         meters.gauge("nametag_workers", "Processes that serve").set(1)
-        restarts_of(meters)
+        self._restarts = restarts_of(meters)
 
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         """``path``: a template, of which there are few; ``status`` 499: nobody waited for the answer."""
@@ -194,6 +204,13 @@ class Metrics:
         for each, gauge in self._served.items():
             gauge.set(each in now)
 
+    def ended(self, pid: int, *, has_died: bool) -> None:
+        """A process that this one started: its counts stay, its gauges go."""
+        assert self.folder is not None
+        forget_gauges(self.folder, pid)
+        if has_died:
+            self._restarts.add()
+
     def sample(self, n_in_progress: int) -> None:
         """Takes the gauges of this process."""
         self._in_progress.set(n_in_progress)
@@ -215,7 +232,7 @@ class Metrics:
 
 
 def restarts_of(meters: Meters) -> Counter:
-    """Counted by the process that restarts the others; there, and 0, in every other."""
+    """Counted by whoever restarts others; there, and 0, in every other process."""
     return meters.counter("nametag_worker_restarts_total", "Processes that died and were replaced")
 
 
