@@ -91,6 +91,7 @@ def _calibrated(
         measuring.level(place, source, clients * workers if clients > 1 else 1, given.calibrated)
         for clients in measuring.LEVELS
     ]
+    place.design = measuring.with_guests(place.design, levels)
     most_per_s = levels[-1].per_s
     alone = measuring.seldom(place, source, 0.1 * most_per_s, 4 * given.calibrated, given.seed)
     alone += measuring.seldom(
@@ -100,7 +101,7 @@ def _calibrated(
     for each in levels:
         per_s = each.simulated_per_s(found, place.design)
         say(f"{each.clients} clients: {each.per_s:.0f}/s, simulated {per_s:.0f}/s")
-    say(f"calibrated: {_shown(found)}")
+    say(f"calibrated: {_shown(found)}; {place.design}")
     return found, levels
 
 

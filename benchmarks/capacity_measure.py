@@ -205,16 +205,18 @@ class Place:
     cpus: Sequence[int]
     design: Design
     cold_start_s: float
-    beside: Sequence[int] = ()  # what else computes on those CPUs
+    beside: Sequence[int] = ()  # what else computes on those CPUs: the client and the balancer, or nobody
 
     def cpu_s(self) -> float:
         return sum(map(servers.exact_cpu_s, self.pids))
 
+    def beside_s(self) -> list[float]:
+        return list(map(servers.exact_cpu_s, self.beside))
+
     def busy_s(self) -> float:
         """Its CPU seconds, and those that its CPUs spent on something else, or had the host not been
         elsewhere, would have."""
-        others_s = sum(map(servers.exact_cpu_s, self.beside)) + sum(map(servers.stolen_s, set(self.cpus)))
-        return self.cpu_s() + others_s
+        return self.cpu_s() + sum(self.beside_s()) + sum(map(servers.stolen_s, set(self.cpus)))
 
 
 @contextmanager
@@ -233,10 +235,10 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
         is_one = len(set(cpus)) == 1
-        design = Design(workers=len(cpus), pairs=not is_one, on_one_cpu=is_one)
         # Where every CPU has a replica, the client and HAProxy have none of their own.
         is_free = os.sched_getaffinity(0) - set(cpus)
-        beside = [] if is_free else [balancer.pid, os.getpid()]
+        beside = [] if is_free else [os.getpid(), balancer.pid]
+        design = Design(workers=len(cpus), pairs=not is_one, on_one_cpu=is_one, guests=bool(beside))
         yield Place(balancer.port, pids, cpus, design, math.nan, beside)
 
 
@@ -264,6 +266,7 @@ class Level:
     per_s: float
     latencies_s: tuple[float, ...]  # in the order of the documents, where there is one client
     cpu_s: float  # of the replicas, a request
+    beside_s: tuple[float, ...]  # of what else computes on their CPUs, likewise
     n_words: int  # of the documents
     answer_bytes_a_token: float
 
@@ -280,19 +283,22 @@ class Level:
 def level(place: Place, source: Source, clients: int, seconds: float) -> Level:
     before_words = source.n_words
     asked = source.take(round(_MOST_PER_S * place.design.workers * seconds))
-    before_s = place.cpu_s()
+    before_s = place.cpu_s(), *place.beside_s()
     outcome = closed(place, asked, clients, seconds)
     samples = outcome.samples
     began_s = samples[0].due_s
     n = sum(sample.done_s < began_s + seconds for sample in samples)
     latencies_s = tuple(sample.latency_s for sample in samples)
-    cpu_s = (place.cpu_s() - before_s) / len(samples)
+    after_s = place.cpu_s(), *place.beside_s()
+    cpu_s, *beside_s = ((now - then) / len(samples) for now, then in zip(after_s, before_s, strict=True))
     documents = tuple(each.document for each in asked)
     # The first answers; with one client, those of the first documents.
     n_tokens = sum(each.n_tokens for each in documents[: len(outcome.answers)])
     answer_bytes = sum(map(len, outcome.answers)) / n_tokens
     n_words = source.n_words - before_words
-    return Level(clients, documents, seconds, n / seconds, latencies_s, cpu_s, n_words, answer_bytes)
+    return Level(
+        clients, documents, seconds, n / seconds, latencies_s, cpu_s, tuple(beside_s), n_words, answer_bytes
+    )
 
 
 @dataclass(frozen=True)
@@ -302,6 +308,15 @@ class Alone:
     document: Document
     idle_s: float  # before it
     latency_s: float
+
+
+def with_guests(design: Design, levels: Sequence[Level]) -> Design:
+    """With what the client and the balancer computed for a request while the replicas were busy."""
+    if not design.guests:
+        return design
+    busy = [each.beside_s for each in levels if each.clients >= _BUSY * design.workers]
+    client_s, balancer_s = (statistics.median(each) for each in zip(*busy, strict=True))
+    return replace(design, client_s=client_s, balancer_s=balancer_s)
 
 
 def seldom(
@@ -350,20 +365,27 @@ def _fitted_to(
         for each in alone
     ]
     fixed_s, slope, wake_s, apart_s = fitted(rows, [each.latency_s for each in alone])
-    wire_s = max(0.0, statistics.fmean(levels[0].latencies_s) - levels[0].cpu_s)
+    computed_s = levels[0].cpu_s + sum(levels[0].beside_s)
+    wire_s = max(0.0, statistics.fmean(levels[0].latencies_s) - computed_s)
     busy = [each for each in levels if each.clients >= _BUSY * design.workers]
     factor = together = 1.0
+    more_s = 0.0
     for _ in range(4):
         # What was measured on a cold CPU is simulated on one.
         cold = max(1.0, slope / factor)
-        request_s = max(_LEAST_REQUEST_S, (fixed_s - wire_s) / cold)
+        request_s = max(_LEAST_REQUEST_S, (fixed_s - wire_s) / cold + more_s)
         own = vars(costs.times(factor)) | {"request": request_s, "refusal": _REFUSAL * request_s}
         own |= {"wire": wire_s, "wake": wake_s / cold, "cold": cold, "together": together}
         own |= {"apart": apart_s / cold}
         found = Costs(**own)
+        if design.guests:  # whose part of a lone request's latency is known of one client alone
+            more_s = request_s - (fixed_s - wire_s) / cold
+            more_s += 1 / levels[0].per_s - 1 / levels[0].simulated_per_s(found, design)
         slower = statistics.geometric_mean(each.ratio(found, design) for each in busy)
         if design.pairs:  # of one CPU of a core in process the costs are known: here, both are busy
-            together = min(1.0, together / slower)
+            wanted = together / slower
+            together = min(1.0, wanted)
+            factor *= together / wanted
         else:
             factor *= slower
     ratios = [math.log(each.ratio(found, design)) for each in busy]

@@ -135,7 +135,9 @@ class Design:
     max_batch_tokens: int = CPU_BATCH_TOKENS
     max_tokens_at_once: int = KERNEL_TOKENS_AT_ONCE
     max_requests: int = Settings.max_queue_requests
-    balancer_s: float = 0.0  # of the balancer's one CPU, for a request
+    balancer_s: float = 0.0  # of the balancer's CPU, for a request
+    client_s: float = 0.0  # of the client's, likewise; 0: it is not simulated
+    guests: bool = False  # these two compute on the workers' CPUs, instead of on one of their own
     pairs: bool = False  # workers 2n and 2n + 1 are on the two CPUs of a core
     on_one_cpu: bool = False  # all of them, instead of each on its own
     # How long a thread computes while another waits for the CPU. EEVDF's base slice on a few CPUs.
@@ -222,6 +224,12 @@ class Cpu:
     @property
     def is_busy(self) -> bool:
         return self._on is not None
+
+    @property
+    def n_wanting(self) -> int:
+        """Threads that compute or wait for it, without one that is just done."""
+        is_done = self._on is not None and all(left_s <= _NOTHING_S for left_s, _ in self._on.work)
+        return self.is_busy - is_done + len(self._waiting)
 
     def busy_by_now_s(self) -> float:
         return self.busy_s + (self._env.now - self._since if self.is_busy else 0.0)
@@ -310,8 +318,24 @@ class Cpu:
             self._switch_to(self._waiting.popleft())
             return
         self._on = None
+        self._number += 1  # what was just done may have woken the sibling, which is told of here already
         if self.sibling is not None and self.sibling.is_busy:
             self.sibling._at_another_speed()
+
+
+class Guest(Thread):
+    """A thread that no CPU is its own: when it is woken up it goes where fewest want to compute."""
+
+    __slots__ = ("_cpus",)
+
+    def __init__(self, cpus: Sequence[Cpu]) -> None:
+        super().__init__(cpus[0])
+        self._cpus = cpus
+
+    def add(self, seconds: float, then: Resume) -> None:
+        if not self.work:
+            self.cpu = min(self._cpus, key=lambda cpu: cpu.n_wanting)
+        super().add(seconds, then)
 
 
 class EventLoop(Thread):
@@ -509,15 +533,36 @@ class Balancer:
                 one.sibling, other.sibling = other, one
         self._design = design
         self._random = Random(seed)
-        self._own = Thread(Cpu(env, math.inf))
+        cpus = self.cpus if design.guests else [Cpu(env, math.inf)]
+        self._client, self._own = Guest(cpus), Guest(cpus)
         self._queue: deque[tuple[Document, Callable[[bool], None]]] = deque()
         self._turn = 0
 
     def take(self, document: Document, answered: Callable[[bool], None]) -> None:
-        if self._design.balancer_s:
-            self._own.add(self._design.balancer_s, lambda: self._hand_out(document, answered))
-        else:
-            self._hand_out(document, answered)
+        _go(self._way(document, answered))
+
+    def _way(self, document: Document, answered: Callable[[bool], None]) -> Way:
+        """Half of what the client and the balancer do is done before the answer, half with it."""
+        said: list[bool] = []
+
+        def worked(then: Resume) -> None:
+            def told(is_refused: bool) -> None:
+                said.append(is_refused)
+                then()
+
+            self._hand_out(document, told)
+
+        yield from self._half(self._client, self._design.client_s)
+        yield from self._half(self._own, self._design.balancer_s)
+        yield worked
+        yield from self._half(self._own, self._design.balancer_s)
+        yield from self._half(self._client, self._design.client_s)
+        answered(said[0])
+
+    @staticmethod
+    def _half(thread: Thread, seconds: float) -> Way:
+        if seconds:
+            yield thread.does(seconds / 2)
 
     def _hand_out(self, document: Document, answered: Callable[[bool], None]) -> None:
         self._queue.append((document, answered))

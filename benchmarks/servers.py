@@ -115,9 +115,8 @@ def cpu_s(pid: int) -> float | None:
 
 
 def exact_cpu_s(pid: int) -> float:
-    """As ``cpu_s``, of all of a process's threads, and not in ticks of 10 ms."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / 1e9
+    """As ``cpu_s``, of all threads that it has or had, and not in ticks of 10 ms."""
+    return time.clock_gettime((~pid << 3) | 2)  # the clock that clock_getcpuclockid(3) gives
 
 
 def stolen_s(cpu: int) -> float:

@@ -139,6 +139,23 @@ def test_two_cpus_of_a_core_slow_each_other_while_both_compute():
     assert [each.latency_s for each in apart.outcomes] == pytest.approx([1.0, 0.25])
 
 
+def test_client_and_balancer_compute_where_fewest_do_and_wait_for_a_slice_where_all_are_busy():
+    costs = Costs(**{**vars(with_batches_of(1e-6)), "request": 4 * MS})
+    design = Design(workers=2, sharing="round", guests=True, client_s=MS, balancer_s=2 * MS)
+    long, short = Document(0, (1_000_000,)), Document(0, ())
+    alone = simulate([short], [0.0], costs, design)
+    assert alone.latencies_s == pytest.approx([7 * MS])
+    assert alone.busy_s == pytest.approx(7 * MS)
+    one_is_free = simulate([long, short], [0.0, 0.5], costs, design)
+    assert one_is_free.outcomes[1].latency_s == pytest.approx(7 * MS)
+    both_are_busy = simulate([long, long, short], [0.0, 0.01, 0.5], costs, design)
+    # The client, the balancer, the worker, and each of the first two again, wait for a slice of 3 ms.
+    assert both_are_busy.outcomes[2].latency_s == pytest.approx(22 * MS, abs=3 * MS)
+    apart = simulate([long, short], [0.0, 0.5], costs, replace(design, guests=False))
+    assert apart.outcomes[1].latency_s == pytest.approx(7 * MS)
+    assert apart.busy_s == pytest.approx(1.008)
+
+
 def test_what_comes_during_a_batch_forms_the_next():
     costs = Costs(**{**vars(FREE), "batch": 10 * MS})
     drawn = [Document(0, (20,))] * 4
@@ -155,15 +172,18 @@ def test_what_comes_during_a_batch_forms_the_next():
     most_in_hand=st.integers(0, 2),
     max_requests=st.integers(1, 600),
     pairs=st.booleans(),
+    guests=st.booleans(),
 )
 def test_every_request_is_answered_or_refused_once_and_no_work_is_lost(
-    seed, rate, workers, sharing, most_in_hand, max_requests, pairs
+    seed, rate, workers, sharing, most_in_hand, max_requests, pairs, guests
 ):
     due_s = arrivals(rate, 0.5, Bursts(4.0, 0.1, 0.05), seed)
     drawn = documents(len(due_s), seed)
+    guests_s = 2e-4 if guests else 0.0
     design = Design(
-        workers=workers, sharing=sharing, most_in_hand=most_in_hand, max_requests=max_requests, pairs=pairs
-    )
+        workers=workers, sharing=sharing, most_in_hand=most_in_hand, max_requests=max_requests, pairs=pairs,
+        guests=guests, client_s=guests_s / 4, balancer_s=3 * guests_s / 4,
+    )  # fmt: skip
     run = simulate(drawn, due_s, REAL, design)
     assert len(run.outcomes) == len(drawn)
     assert [each.due_s for each in run.outcomes] == pytest.approx(due_s)
@@ -179,7 +199,8 @@ def test_every_request_is_answered_or_refused_once_and_no_work_is_lost(
         REAL.batch_s([length]) - REAL.batch_token * length for d in answered for length in d.lengths
     )
     refused_s = run.n_refused * REAL.request  # refused late, it has cost half of that
-    assert least_s * 0.999 <= run.busy_s <= (least_s + 1.3 * most_s + refused_s) * 1.001
+    beside_s = guests_s * len(drawn)
+    assert least_s * 0.999 <= run.busy_s - beside_s <= (least_s + 1.3 * most_s + refused_s) * 1.001
     # Nothing is faster than alone.
     for document, each in zip(drawn, run.outcomes, strict=True):
         if not each.is_refused:
