@@ -28,8 +28,8 @@ def line(run: dict[str, Any]) -> str:
     return (
         f"{run['workers']} at {run['load']:.2f}: {run['rate_per_s']:.0f}/s, {p50}; {p99} "
         f"({simulated['p99'] / measured['p99']:.2f}), predicted {run['predicted_ms']['p99']:.1f}; "
-        f"factors {factors}; refused {run['refused']}, simulated {run['simulated_refused']}; "
-        f"client {run['client_cpus']:.2f}"
+        f"factors {factors}; refused {run['refused']}, simulated {run['simulated_refused']}, "
+        f"predicted {run['predicted_refused']}; client {run['client_cpus']:.2f}"
     )
 
 
