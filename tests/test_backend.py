@@ -1,6 +1,7 @@
 """Both backends against each other, and the exported artefact against the network it was made of."""
 
 import itertools
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -402,6 +403,32 @@ def test_a_cpu_serves_an_artefact_without_torch(tiny_artefact):
     command = [sys.executable, "-W", "error", "-c", code, str(tiny_artefact)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "onnx\n", "")
+
+
+def test_word_types_are_the_same_however_many_threads_blas_has():
+    """By a last bit, words of another script had other features, and answers other scores."""
+    code = (
+        "import hashlib, sys\n"
+        "from pathlib import Path\n"
+        "from model.tagger import Tagger\n"
+        "tagger = Tagger.load(Path(sys.argv[1]), device='cpu')\n"
+        "types = [chr(n) + chr(n + 1) for n in range(0x20, 0x3000)]\n"
+        "features = tagger.backend.features(tagger.artefact.vocabulary.encoder.encode(types))\n"
+        "print(hashlib.sha256(features.tobytes()).hexdigest())\n"
+    )
+    bundled = Path(__file__).parent.parent / "artefacts" / "en-person"
+    command = [sys.executable, "-W", "error", "-c", code, str(bundled)]
+    found = {
+        subprocess.run(
+            command,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 def test_there_is_a_cpu_to_use():

@@ -134,6 +134,15 @@ class WordWeights:
     bias: NDArray[np.float32]  # (D * 4H,)
 
 
+def product(of: str, one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float32]:
+    """NumPy's einsum ``of`` two weights, in double precision and without BLAS.
+
+    How BLAS rounds depends on how many cores there are, and answers would too.
+    """
+    found = np.einsum(of, one.astype(np.float64), other.astype(np.float64))
+    return np.ascontiguousarray(found, dtype=np.float32)
+
+
 class WordTypes:
     """Word types to gates, of one network. Raises ValueError for a network that the kernel is not
     written for."""
@@ -153,7 +162,7 @@ class WordTypes:
             for array in (
                 cased, lower, w.tables[0][1], w.tables[1][1],
                 _filled_up(w.places, _FLOATS), _filled_up(w.filter_bias, _FLOATS),
-                _filled_up(w.shapes @ of_shapes.T + w.projection_bias, _SIDE),
+                _filled_up(product("sd,od->so", w.shapes, of_shapes) + w.projection_bias, _SIDE),
                 _in_tiles(_filled_up(projection, _SIDE)),
                 _in_tiles(_filled_up(w.input, _SIDE).T),
                 w.bias,
