@@ -255,6 +255,18 @@ def test_a_soak_forgives_a_refusal_and_not_many():
     ]
 
 
+def test_a_soak_forgives_a_killed_process_the_refusal_that_it_owed():
+    ledger = Ledger()
+    for _ in range(99):
+        ledger.answered("single", 200, 200)
+    assert not ledger.answered("17 MiB", 503, 413)
+    assert verdict(ledger, memory_of(a=0.0), 600.0, 240.0)["passed"]
+    assert not ledger.answered("17 MiB", 504, 413)
+    assert verdict(ledger, memory_of(a=0.0), 600.0, 240.0)["failures"] == [
+        "17 MiB: status 504, 413 is expected"
+    ]
+
+
 def memory_of(**mb_per_s):
     """600 seconds of workers that begin at 100 MB and grow."""
     times = [float(t) for t in range(601)]
