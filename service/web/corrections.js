@@ -2,6 +2,9 @@
 //
 // corrections: {added: [span], removed: [span]}; a span is {start, end}, UTF-16 units, half open.
 // An added span is a person whatever the model says; a removed one, and what overlaps it, is none.
+//
+// grown: corrections that count for nothing as long as a letter touches them: "Ron" is not what was
+// marked once it is "Ronald", and is again once "Once Ron" is typed to its end or "ald" is taken back.
 
 export const NONE = Object.freeze({added: [], removed: []});
 
@@ -52,11 +55,23 @@ export function restoring({added, removed}, span) {
   return {added, removed: removed.filter((one) => !same(one, span))};
 }
 
-// The corrections after an edit of the text: moved along, and dropped where the edit touched them.
-export function moved(corrections, before, after) {
+// The corrections after an edit of the text, grown ones included: moved along, and dropped where the
+// edit touched them.
+export function moved({added, removed, grown = NONE}, before, after) {
   const edit = editOf(before, after);
-  const survivors = (spans) => spans.flatMap((span) => shifted(span, edit, before, after));
-  return {added: survivors(corrections.added), removed: survivors(corrections.removed)};
+  const left = {added: [], removed: [], grown: {added: [], removed: []}};
+  const sort = (kind, span, hadGrown) => {
+    const now = shifted(span, edit);
+    if (!now || (hadGrown && [...left.added, ...left.removed].some((one) => overlaps(one, now)))) return;
+    const grows = ["start", "end"]
+      .some((edge) => isInsideWord(after, now[edge]) && (hadGrown || !isInsideWord(before, span[edge])));
+    (grows ? left.grown : left)[kind].push(now);
+  };
+  for (const span of added) sort("added", span, false);
+  for (const span of removed) sort("removed", span, false);
+  for (const span of grown.added) sort("added", span, true);
+  for (const span of grown.removed) sort("removed", span, true);
+  return {added: inOrder(left.added), removed: inOrder(left.removed), grown: left.grown};
 }
 
 // What was replaced: before[start:end], now longer by `growth` (or shorter).
@@ -72,15 +87,10 @@ function editOf(before, after) {
   return {start, end: before.length - tail, growth: after.length - before.length};
 }
 
-function shifted(span, edit, before, after) {
-  const isBefore = span.end <= edit.start;
-  if (!isBefore && span.start < edit.end) return [];
-  const by = isBefore ? 0 : edit.growth;
-  const now = {start: span.start + by, end: span.end + by};
-  // "Ron" is not what was marked once it has become "Ronald".
-  const grew = [["start", now.start], ["end", now.end]]
-    .some(([edge, at]) => isInsideWord(after, at) && !isInsideWord(before, span[edge]));
-  return grew ? [] : [now];
+// Where the span is after the edit; null where the edit touched it.
+function shifted({start, end}, edit) {
+  if (end <= edit.start) return {start, end};
+  return start < edit.end ? null : {start: start + edit.growth, end: end + edit.growth};
 }
 
 function isInsideWord(text, at) {

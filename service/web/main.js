@@ -76,7 +76,7 @@ $("text").addEventListener("input", () => {
   const left = replacesAll ? corrections.NONE : corrections.moved(doc, doc.text, text);
   const n = corrections.count(left);
   // A text that keeps none of its corrections is another one; what was corrected stays collected.
-  doc = n ? {...doc, text, ...left} : fresh(text);
+  doc = n + corrections.count(left.grown ?? corrections.NONE) ? {...doc, text, ...left} : fresh(text);
   say("");
   if (n && n < before) say(`${before - n === 1 ? "A correction" : `${before - n} corrections`} went with the words you changed.`);
   replacesAll = isExample = false;
@@ -289,7 +289,7 @@ function keepCorrections() {
   const record = recordOf(doc);
   const isOurs = record?.text === doc.stored;
   if (!doc.isKept && !corrections.count(doc)) {
-    if (record && isOurs) collection.drop(doc.id);
+    if (record && isOurs && doc.stored === doc.text) collection.drop(doc.id); // else all have grown
     return;
   }
   doc = {...doc, id: isOurs || !record ? doc.id : newId(), stored: doc.text};
