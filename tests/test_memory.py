@@ -49,5 +49,18 @@ def test_no_number_of_objects_begins_a_full_collection(collector):  # noqa: ARG0
     assert len(kept) == 400_000
 
 
+def test_where_many_requests_are_in_hand_their_objects_are_not_walked_over_again_and_again(collector):
+    def n_collections(n_requests):
+        collector.look(0.0, n_requests)
+        gc.collect(0)
+        before = gc.get_stats()[0]["collections"]
+        kept = [[i] for i in range(20_000)]
+        return gc.get_stats()[0]["collections"] - before, len(kept)
+
+    assert n_collections(1)[0] > 3
+    assert n_collections(400)[0] == 0
+    assert n_collections(0)[0] > 3
+
+
 def test_what_was_loaded_before_is_not_walked_over(collector):  # noqa: ARG001
     assert gc.get_freeze_count() > 10_000
