@@ -85,25 +85,33 @@ class Admission:
         else:
             self.max_requests = min(self.most_requests, math.ceil(_MORE * self.max_requests))
 
-    @contextmanager
-    def hold(self) -> Iterator[Hold]:
-        """Counts a request until it is answered. Raises Problem (overloaded) where there are enough."""
+    def begin(self) -> Hold:
+        """Counts a request until its ``end``. Raises Problem (overloaded) where there are enough."""
         if self.n_requests >= self.max_requests:
             raise overloaded("requests", "max_queue_requests", self.max_requests, self.n_requests)
         self.n_requests += 1
         self._idle.clear()
         hold = Hold(self)
         self._holds.add(hold)
+        return hold
+
+    def end(self, hold: Hold) -> None:
+        self._holds.discard(hold)
+        if hold.over is not None and not hold.over.done():
+            hold.over.set_result(None)
+        self.n_requests -= 1
+        self.n_bytes -= hold.n_bytes
+        if not self.n_requests:
+            self._idle.set()
+
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """Counts a request until it is answered. Raises as ``begin`` does."""
+        hold = self.begin()
         try:
             yield hold
         finally:
-            self._holds.discard(hold)
-            if hold.over is not None and not hold.over.done():
-                hold.over.set_result(None)
-            self.n_requests -= 1
-            self.n_bytes -= hold.n_bytes
-            if not self.n_requests:
-                self._idle.set()
+            self.end(hold)
 
     async def passed(self, timeout_s: float) -> None:
         """Waits until what is being answered now has been, or for ``timeout_s``; newcomers do not count."""

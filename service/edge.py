@@ -22,6 +22,7 @@ from service.observing.access import AccessLog
 from service.observing.facts import Facts, begin, facts
 from service.observing.log import LOGGER, place_of
 from service.observing.metrics import Metrics
+from service.plain import SANE_ID
 from service.problems import ClientGone, Problem
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _REQUEST_ID = b"x-request-id"
-SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 # W3C Trace Context, section 3.2; all zeros are no id. Versions to come may append more.
 _TRACEPARENT = re.compile(

@@ -9,28 +9,21 @@ ordinary way, which refuses it too (service/admission.py).
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from collections.abc import Iterable
 
 import orjson
 
 from service.admission import overloaded
-from service.edge import SANE_ID
 from service.observing.facts import Facts
 from service.observing.log import LOGGER
+from service.plain import Plain
 from service.problems import MEDIA_TYPE, RETRY_AFTER_S
 from service.state import Service
 
 _LOGGED_A_SECOND = 50
 
 log = logging.getLogger(LOGGER)
-
-# Headers that change how a request is to be read or answered; with one of them, it is not plain.
-_ELSE = rb"connection|transfer-encoding|expect|upgrade|origin|traceparent|content-length"
-_HEADERS = rb"(?:(?!(?:" + _ELSE + rb"):)[a-z0-9-]+:[\t -~]*\r\n)*"
-_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]*)[ \t]*\r\n", re.IGNORECASE)
 
 
 class Refusal:
@@ -39,11 +32,7 @@ class Refusal:
     def __init__(self, service: Service, path: str) -> None:
         self._service = service
         self._path = path
-        self._whole = re.compile(
-            rb"POST " + re.escape(path.encode()) + rb" HTTP/1\.1\r\n" + _HEADERS
-            + rb"content-length:[ \t]*(\d{1,15})[ \t]*\r\n" + _HEADERS + rb"\r\n",
-            re.IGNORECASE,
-        )  # fmt: skip
+        self._plain = Plain(path)
         self._say(service.admission.max_requests)
         self._head = (
             "HTTP/1.1 429 Too Many Requests\r\n"
@@ -84,12 +73,10 @@ class Refusal:
         started = time.perf_counter()
         if self._maximum != admission.max_requests:
             self._say(admission.max_requests)
-        match = self._whole.match(data)
-        if match is None or int(match[1]) != len(data) - match.end():
+        head = self._plain.head_of(data)
+        if head is None:
             return None
-        asked = _REQUEST_ID.search(data, 0, match.end())
-        is_sane = asked is not None and SANE_ID.fullmatch(asked[1])
-        request_id = asked[1] if asked and is_sane else os.urandom(12).hex().encode()
+        request_id = head.request_id()
         content = b'%s%s"}' % (self._json, request_id)
         service.metrics.rejected(self._problem)
         seconds = time.perf_counter() - started

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.acceptor import Acceptor
 from service.admission import Admission
 from service.body import IS_TO_COME
+from service.direct import Direct, DirectRequest
 from service.memory import Collector
 from service.observing.log import LOGGER
 from service.observing.metrics import Metrics
@@ -84,7 +85,7 @@ class Lingering:
 
 class ImpatientProtocol(HttpToolsProtocol):
     """Closes connections whose request's head, or refused body, takes too long or is too long, and those
-    whose answers nobody reads.
+    whose answers nobody reads. What is plainly one small request is answered without uvicorn's parser.
 
     uvicorn waits for ever for each of these (encode/uvicorn#157 is about the first): a few slow clients
     would hold every connection there is, and what was written to them.
@@ -95,6 +96,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     metrics: Metrics
     admission: Admission
     refusal: Refusal
+    direct: Direct
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,6 +112,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_to_repeat = False  # the head that was read: it asks for another protocol
         self._unread_deadline: asyncio.TimerHandle | None = None  # where answers wait for the client
         self._n_unread_bytes = 0  # when that was set
+        self._direct: DirectRequest | None = None  # under way
+        self._behind = b""  # what came after it
+        self._is_to_close = False  # once it is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -119,6 +124,9 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         self._unwatch_unread()
+        if self._direct is not None:
+            self._direct.leave()
+            self._direct = None
         self._say_that_nobody_is_left()
         self.admission.n_under_way -= self._n_counted
         self._n_counted = 0
@@ -145,10 +153,19 @@ class ImpatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._to_refuse is not None:
             return
+        if self._direct is not None:
+            self._behind += data
+            self.flow.pause_reading()
+            return
         if self._is_between_requests():
             refused = self.refusal.of(data, self.server_state.default_headers)
             if refused is not None:
                 self._refuse_at_once(refused)
+                return
+            self._direct = self.direct.taken(data, self)
+            if self._direct is not None:
+                self._unwatch()
+                self._unset_keepalive_if_required()
                 return
         self._unset_keepalive_if_required()
         self._parse(data)
@@ -209,10 +226,33 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._unwatch()
         self._unset_keepalive_if_required()
         self.transport.write(answer)
+        self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
         self.server_state.total_requests += 1
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+    def answer(self, status_line: bytes, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """As Direct's Connection."""
+        self._direct = None
+        if self.transport.is_closing():
+            return
+        headers = [*self.server_state.default_headers, *headers]
+        if self._is_to_close:
+            headers.append((b"connection", b"close"))
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join((status_line, *lines, b"\r\n", content)))
+        if (b"connection", b"close") in headers:
+            self.server_state.total_requests += 1
+            self._close()
+            return
+        self._wait_for_next()
+        self.flow.resume_reading()
+        behind, self._behind = self._behind, b""
+        if behind:
+            self.data_received(behind)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -298,6 +338,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._watch_unread()
 
     def shutdown(self) -> None:
+        if self._direct is not None:
+            self._is_to_close = True
+            return
         super().shutdown()
         if self.transport.is_closing():
             self._watch_unread()
@@ -387,6 +430,7 @@ class Server(uvicorn.Server):
             unread_timeout_s = settings.max_request_timeout_s
             admission = service.admission
             refusal = Refusal(service, TAG_PATH)
+            direct = Direct(service)
             metrics = service.metrics
 
         super().__init__(

@@ -93,6 +93,7 @@ class Connection(ImpatientProtocol):
     admission = Admission(10, 10**9)
     metrics = SimpleNamespace(refused=lambda _reason: None)
     refusal = SimpleNamespace(of=lambda _data, _headers: None)
+    direct = SimpleNamespace(taken=lambda _data, _connection: None)
 
     def __init__(self):
         config = uvicorn.Config(ok, http=ImpatientProtocol, ws="none", lifespan="off", log_config=None)
