@@ -43,7 +43,10 @@ class Direct:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._plain = Plain(PATH)
-        self._most_bytes = min(INLINE_CHARS, service.settings.max_body_bytes)
+        settings = service.settings
+        self._most_bytes = min(INLINE_CHARS, settings.max_body_bytes)
+        if service.offload is not None:
+            self._most_bytes = min(self._most_bytes, settings.offload_bytes)
 
     def taken(self, data: bytes, connection: Connection) -> DirectRequest | None:
         """The request that ``data`` is, under way; None where it is to go the ordinary way."""
