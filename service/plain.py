@@ -40,9 +40,8 @@ class Plain:
 
     def __init__(self, path: str) -> None:
         self._whole = re.compile(
-            rb"POST " + re.escape(path.encode()) + rb" HTTP/1\.1\r\n" + _HEADERS
-            + rb"content-length:[ \t]*(\d{1,15})[ \t]*\r\n" + _HEADERS + rb"\r\n",
-            re.IGNORECASE,
+            rb"POST " + re.escape(path.encode()) + rb" HTTP/1\.1\r\n(?i:" + _HEADERS
+            + rb"content-length:[ \t]*(\d{1,15})[ \t]*\r\n" + _HEADERS + rb")\r\n"
         )  # fmt: skip
         self._read = lru_cache(_KEPT)(self._read_anew)
 
