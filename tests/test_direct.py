@@ -1,5 +1,6 @@
 """What is answered without the HTTP parser: what is plainly one request, and as the ordinary way does."""
 
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,23 @@ def not_plain(plain):
 def connected(service):
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as sock:
         yield sock
+
+
+def answers_of(sock, n):
+    """The next n: their statuses, and request ids."""
+    found, data = [], b""
+    while len(found) < n:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if length and len(rest) >= int(length[1]):
+            found.append((int(head[9:12]), re.search(rb"x-request-id: (.*)", head)[1]))
+            data = rest[int(length[1]) :]
+        else:
+            part = sock.recv(1 << 16)
+            assert part
+            data += part
+    assert not data
+    return found
 
 
 # What is plain
@@ -224,11 +242,30 @@ def test_what_comes_while_one_is_answered_waits_for_it(tiny_artefact):
         sock.sendall(not_plain(request(headers=JSON + ids[3]))[30:] + request(headers=JSON + ids[4]))
         assert service.service.admission.n_requests == 1
         gate.opened.set()
-        found = [answer_of(sock) for _ in range(5)]
-        assert [headers["x-request-id"] for _, headers, _ in found] == ["0", "1", "2", "3", "4"]
-        assert {status for status, _, _ in found} == {200}
+        assert answers_of(sock, 5) == [(200, b"%d" % i) for i in range(5)]
         assert exchanged(sock, request(headers=JSON + ids[5]))[1]["x-request-id"] == "5"
         until(lambda: service.service.admission.n_under_way == 0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [request()[: -len(BODY)], BODY],
+        [request()[: -len(BODY)], BODY[:9], BODY[9:]],
+        [request()[:30], request()[30:]],
+        [request(), request()[: -len(BODY)], BODY],
+        [request()[: -len(BODY)], BODY + request()],
+        [request() + request(), request()],
+    ],
+)
+def test_what_comes_in_parts_is_answered_whichever_way(parts, tiny_artefact):
+    with running(tiny_artefact) as service, connected(service) as sock:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(0.01)
+        n = b"".join(parts).count(BODY)
+        assert [status for status, _ in answers_of(sock, n)] == n * [200]
+        assert exchanged(sock, request())[0] == 200
 
 
 def test_who_hangs_up_frees_what_was_queued(tiny_artefact):
