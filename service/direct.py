@@ -24,10 +24,10 @@ from service.models import ServedModel
 from service.observing.facts import Facts, begin
 from service.plain import Head, Plain
 from service.problems import Problem
-from service.schemas import TagRequest, parsed, tag_request
+from service.schemas import TagRequest
 from service.state import Service
-from service.steps import INLINE_CHARS, Cut, check_room, for_each, items_of, said_as_problems
-from service.tag import PATH, answer_bytes, cuts_of, timeout_s
+from service.steps import INLINE_CHARS, Cut, for_each, items_of, said_as_problems
+from service.tag import PATH, answer_bytes, asked_of, cuts_of, timeout_s
 
 
 class Connection(Protocol):
@@ -119,9 +119,7 @@ class DirectRequest:
         self._hold = admission.begin()
         self._hold.add_bytes(self._head.n_body_bytes)
         body, self._data = self._data[self._head.n_bytes :], b""
-        self._asked = asked = tag_request(parsed(body), max_sentences=settings.max_sentences)
-        self._model = model = service.model(asked.model)
-        check_room(model)
+        self._asked, self._model = asked, model = asked_of(body, service)
         self._cuts = cuts_of(asked, model, settings)
         items = items_of(self._cuts, model, asked.threshold)
         with said_as_problems():

@@ -7,7 +7,6 @@ Pure ASGI; starlette's BaseHTTPMiddleware would break noticing that a client hun
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,10 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.keys import OPEN_PATHS, Keyring
 from service.observing.access import AccessLog
-from service.observing.facts import Facts, begin, facts
+from service.observing.facts import Facts, begin, facts, request_id_of
 from service.observing.log import LOGGER, place_of
 from service.observing.metrics import Metrics
-from service.plain import SANE_ID
 from service.problems import ClientGone, Problem
 
 if TYPE_CHECKING:
@@ -104,8 +102,7 @@ class Edge:
                 request_id = value
             elif name == b"traceparent":
                 traceparent = value
-        if not SANE_ID.fullmatch(request_id):
-            request_id = os.urandom(12).hex().encode()
+        request_id = request_id_of(request_id)
         facts = Facts(request_id.decode(), scope["method"])
         if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):
             facts.trace_id = parsed[1].decode()

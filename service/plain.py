@@ -6,12 +6,11 @@ Whatever else there is, or may be, goes the ordinary way: through the parser.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+from service.observing.facts import request_id_of
 
 # With one of them, it is not plain. HTTP/1.1 keeps connections alive whether it is said or not.
 _ELSE = (
@@ -29,10 +28,10 @@ class Head:
     headers: dict[bytes, bytes]  # by name in lower case
     n_bytes: int
     n_body_bytes: int
-    given_id: bytes  # the X-Request-Id, if it is a sane one
 
     def request_id(self) -> bytes:
-        return self.given_id or os.urandom(12).hex().encode()
+        """Another each time, where the client gave none."""
+        return request_id_of(self.headers.get(b"x-request-id", b""))
 
 
 class Plain:
@@ -59,6 +58,4 @@ class Plain:
         headers = {name.lower(): value.rstrip(b" \t") for name, value in found}
         if len(headers) < len(found):
             return None
-        given_id = headers.get(b"x-request-id", b"")
-        is_sane = SANE_ID.fullmatch(given_id)
-        return Head(headers, len(data), int(match[1]), given_id if is_sane else b"")
+        return Head(headers, len(data), int(match[1]))

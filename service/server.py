@@ -22,6 +22,7 @@ from service.admission import Admission
 from service.body import IS_TO_COME
 from service.direct import Direct, DirectRequest
 from service.memory import Collector
+from service.observing.facts import request_id_of
 from service.observing.log import LOGGER
 from service.observing.metrics import Metrics
 from service.problems import MEDIA_TYPE, Problem
@@ -320,7 +321,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self.transport.write(
             STATUS_LINE[status]
             + f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(content)}\r\n".encode()
-            + f"x-request-id: {os.urandom(12).hex()}\r\n".encode()
+            + b"x-request-id: %s\r\n" % request_id_of()
             + b"connection: close\r\n\r\n"
             + content
         )

@@ -91,6 +91,14 @@ def timeout_s(headers: dict[bytes, bytes], settings: Settings) -> float:
     return min(max(float(asked), LEAST_TIMEOUT_S), settings.max_request_timeout_s)
 
 
+def asked_of(body: bytes, service: Service) -> tuple[TagRequest, ServedModel]:
+    """What is asked, and of which model, that has room for it. Raises Problem."""
+    asked = tag_request(parsed(body), max_sentences=service.settings.max_sentences)
+    model = service.model(asked.model)
+    check_room(model)
+    return asked, model
+
+
 def cuts_of(asked: TagRequest, model: ServedModel, settings: Settings) -> list[Cut]:
     """The sentences asked for, in tokens. Raises Problem (too-large)."""
     if asked.sentences is None:
@@ -142,10 +150,8 @@ def endpoint(service: Service) -> Endpoint:
                 max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s,
             )  # fmt: skip
             is_small = len(body) <= INLINE_CHARS
-            asked = tag_request(parsed(body), max_sentences=settings.max_sentences)
+            asked, model = asked_of(body, service)
             del body
-            model = service.model(asked.model)
-            check_room(model)
             known = facts()
             with known.step("cut"):
                 cuts = await off_loop(

@@ -469,6 +469,7 @@ def test_an_edit_moves_corrections_along_and_drops_those_it_touches(page: Page, 
     page.keyboard.type("ied")
     expect(page.locator("#view")).to_contain_text("Harryied")
     expect(page.locator("#view mark.removed")).to_have_text(["Hermione Granger"])
+    expect(page.locator("#note")).to_be_attached()
     (record,) = map(json.loads, collected(page, tmp_path).read_text("utf-8").splitlines())
     assert record["text"].startswith("🎉 Once Harryied Potter")
     assert "Hermione Granger" not in [record["text"][s["start"] : s["end"]] for s in record["spans"]]

@@ -5,11 +5,20 @@ Any step can reach them without being handed them: ``facts()`` are those of the 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def request_id_of(given: bytes = b"") -> bytes:
+    """The one that the client gave, if that is a sane one; else a new one."""
+    return given if _SANE_ID.fullmatch(given) else os.urandom(12).hex().encode()
 
 
 @dataclass(slots=True)
