@@ -50,13 +50,13 @@ CLIENTS = 32  # of each worker, in the closed loop that gives the capacity
 LEVELS = (1, 2, 4, 8, 16, 32, 64)  # clients of a worker
 _FEW, _BUSY = 4, 4
 _BATCH_S = (0.0, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)  # that a batch may cost beside what it does in process
-_LEAST_REQUEST_S = 1e-4
-_MOST_PER_S = 1_000  # documents a worker answers at most, so that there are enough of them
+_LEAST_REQUEST_S = 3e-5
+_MOST_PER_S = 1_500  # documents a worker answers at most, so that there are enough of them
 _DEPTHS = (1, 1, 2, 3, 5, 8, 16, 32)  # requests that wait while a batch is chosen
 _WARM = 1_500  # documents whose word types are known before anything is measured
 _SETTLED = 0.2  # of a run, sent and not counted
-# Of ``request``: a pattern and a write instead of a parser, a task and an application. Assumed.
-_REFUSAL = 0.1
+# Of ``request``, which is mostly reading and writing: a refusal is that and no more. Assumed.
+_REFUSAL = 0.3
 
 
 @dataclass(frozen=True)

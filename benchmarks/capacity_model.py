@@ -35,10 +35,10 @@ from service.steps import INLINE_CHARS
 COLD_S = 0.005  # by then most of ``wake`` is due: measured, it was 0.3 after 1 ms, and all after 20
 WARM_S = 0.03
 ABREAST = 16  # sentences under way at once: MOST of model/kernel/recurrence.c
-_REST_S = 0.001  # idle for less than this, a CPU stays as it is
 _NOTHING_S = 1e-12  # what rounding leaves of work that is done
 
 Resume = Callable[[], None]
+Clock = Callable[[], float]  # seconds, as the service reads them
 # A request's way is a generator of steps: each is given what to call when it is done.
 Way = Generator[Callable[[Resume], None], None, None]
 Sharing = Literal["least", "round", "random"]
@@ -84,8 +84,8 @@ class Costs:
     batch_token: float
     batch_sentence: float
     refusal: float  # reading a request and saying 429; it is part of ``request``
-    # A CPU that computes again after it was idle has cold caches: it takes so much more at once, and for
-    # WARM_S so many times as long for everything. See COLD_S.
+    # A CPU that computes again after it was idle has cold caches: it takes so much more at once, and for up
+    # to WARM_S so many times as long for everything; both in part where it was idle for less than COLD_S.
     wake: float = 0.0
     cold: float = 1.0
     # What a token of a body of more than INLINE_CHARS costs beside: threads that take turns, each of which
@@ -239,10 +239,9 @@ class Cpu:
             return  # it added to its own work while it was told that the last was done
         if self._on is None:
             seconds, then = thread.work[0]
-            idle_s = self._env.now - self._since
-            thread.work[0] = (seconds - self._wake_s * math.expm1(-idle_s / COLD_S), then)
-            if idle_s > _REST_S:
-                self._warm_at = self._env.now + WARM_S
+            coldness = -math.expm1(-(self._env.now - self._since) / COLD_S)
+            thread.work[0] = (seconds + self._wake_s * coldness, then)
+            self._warm_at = max(self._warm_at, self._env.now + WARM_S * coldness)
             self._switch_to(thread)
             if self.sibling is not None and self.sibling.is_busy:
                 self.sibling._at_another_speed()
@@ -345,13 +344,13 @@ class EventLoop(Thread):
     begins (service/server.py, Lookout).
     """
 
-    __slots__ = ("_admission", "_due_s", "_env", "_oldest_wait_s")
+    __slots__ = ("_admission", "_due_s", "_now_s", "_oldest_wait_s")
 
     def __init__(
-        self, cpu: Cpu, env: simpy.Environment, admission: Admission, oldest_wait_s: Callable[[], float]
+        self, cpu: Cpu, now_s: Clock, admission: Admission, oldest_wait_s: Callable[[], float]
     ) -> None:
         super().__init__(cpu)
-        self._env = env
+        self._now_s = now_s
         self._admission = admission
         self._oldest_wait_s = oldest_wait_s
         self._due_s = _LOOK_S
@@ -359,11 +358,12 @@ class EventLoop(Thread):
     def add(self, seconds: float, then: Resume) -> None:
         if not self.work:
             # It slept, so it looked in time, each time that it was due.
-            while self._due_s <= self._env.now:
+            now_s = self._now_s()
+            while self._due_s <= now_s:
                 self._admission.looked(0.0)
                 self._due_s += _LOOK_S
                 if self._admission.max_requests == self._admission.most_requests:
-                    self._due_s += _LOOK_S * max(0, (self._env.now - self._due_s) // _LOOK_S)
+                    self._due_s += _LOOK_S * max(0, (now_s - self._due_s) // _LOOK_S)
             super().add(seconds, then)
             self._end_turn()
         else:
@@ -374,9 +374,10 @@ class EventLoop(Thread):
         super().add(0.0, self._look)
 
     def _look(self) -> None:
-        if self._env.now >= self._due_s:
-            self._admission.looked(self._env.now - self._due_s, self._oldest_wait_s())
-            self._due_s = self._env.now + _LOOK_S
+        now_s = self._now_s()
+        if now_s >= self._due_s:
+            self._admission.looked(now_s - self._due_s, self._oldest_wait_s())
+            self._due_s = now_s + _LOOK_S
         if len(self.work) > 1:  # beside this one
             self._end_turn()
 
@@ -391,14 +392,14 @@ class _Open:
 class Worker:
     """One process of the service."""
 
-    def __init__(self, env: simpy.Environment, costs: Costs, design: Design, cpu: Cpu) -> None:
-        self._env = env
+    def __init__(self, now_s: Clock, costs: Costs, design: Design, cpu: Cpu) -> None:
+        self._now_s = now_s
         self._costs = costs
         self._max_batch_tokens = design.max_batch_tokens
         self._max_tokens_at_once = design.max_tokens_at_once
         self.cpu = cpu
         self._admission = Admission(design.max_requests, Settings.max_queue_bytes)
-        self._loop = EventLoop(self.cpu, env, self._admission, self._oldest_wait_s)
+        self._loop = EventLoop(self.cpu, now_s, self._admission, self._oldest_wait_s)
         self._text = Thread(self.cpu)
         self._inference = Thread(self.cpu)
         self._backlog: Backlog[int, None] = Backlog(is_padded=False)  # as the kernel
@@ -454,7 +455,7 @@ class Worker:
 
     def _queue(self, lengths: Sequence[int], then: Resume) -> None:
         future: Any = _Open()
-        job: Job[int, None] = Job(lengths, list(lengths), future, submitted=self._env.now)
+        job: Job[int, None] = Job(lengths, list(lengths), future, submitted=self._now_s())
         self._resume[job] = then
         if sum(job.lengths) <= self._max_tokens_at_once:
             if not self._little:
@@ -465,8 +466,8 @@ class Worker:
 
     def _oldest_wait_s(self) -> float:
         """As Batcher's."""
-        now = self._env.now
-        return max([now - job.submitted for job in self._resume if not job.has_begun], default=0.0)
+        now_s = self._now_s()
+        return max([now_s - job.submitted for job in self._resume if not job.has_begun], default=0.0)
 
     def _compute_little(self) -> None:
         """As Batcher's."""
@@ -487,7 +488,7 @@ class Worker:
             self._next_batch()
 
     def _next_batch(self) -> None:
-        batch, _ = self._backlog.take(self._max_batch_tokens, self._env.now)
+        batch, _ = self._backlog.take(self._max_batch_tokens, self._now_s())
         if batch:
             for place in batch:
                 place.job.has_begun = True
@@ -522,12 +523,18 @@ def _go(way: Way) -> None:
 class Balancer:
     """Gives each request to a worker, by the design's rule."""
 
-    def __init__(self, env: simpy.Environment, costs: Costs, design: Design, seed: int) -> None:
+    def __init__(
+        self, env: simpy.Environment, costs: Costs, design: Design, seed: int,
+        clock: Callable[[float], float] = float,
+    ) -> None:  # fmt: skip
+        def now_s() -> float:
+            return clock(env.now)
+
         n_cpus = 1 if design.on_one_cpu else design.workers
         self.cpus = [
             Cpu(env, design.slice_s, costs.together, costs.wake, costs.cold) for _ in range(n_cpus)
         ]
-        self.workers = [Worker(env, costs, design, self.cpus[n % n_cpus]) for n in range(design.workers)]
+        self.workers = [Worker(now_s, costs, design, self.cpus[n % n_cpus]) for n in range(design.workers)]
         if design.pairs:
             for one, other in zip(self.cpus[::2], self.cpus[1::2], strict=False):
                 one.sibling, other.sibling = other, one
@@ -616,16 +623,17 @@ class _Ledger:
 
 def simulate(
     documents: Sequence[Document], due_s: Sequence[float], costs: Costs, design: Design, seed: int = 0,
-    looks_s: Sequence[float] = (),
+    looks_s: Sequence[float] = (), clock: Callable[[float], float] = float,
 ) -> Run:  # fmt: skip
     """An open loop: each document is sent when it is due, whatever has become of the others.
 
-    ``looks_s``: at which times to look how busy the CPUs have been, in order.
+    ``looks_s``: at which times to look how busy the CPUs have been, in order. ``clock``: what the service
+    reads on its clock at a time of the simulation, where that is another.
     """
     if len(documents) != len(due_s):
         raise ValueError(f"{len(due_s)} times for {len(documents)} documents: as many are expected")
     env = simpy.Environment()
-    balancer = Balancer(env, costs, design, seed)
+    balancer = Balancer(env, costs, design, seed, clock)
     ledger = _Ledger(env, costs)
 
     def arrivals() -> Generator[simpy.Event, None, None]:

@@ -351,7 +351,11 @@ def test_a_run_on_a_machine_now_fast_and_now_slow_is_found_again_from_its_cpu_se
     due_s = arrivals(rate, 6.0, STEADY, seed=1)
     slow = np.array([(0.8, 1.6)[number // 12 % 2] for number in range(64)])
     real = Stretched(slow)
-    run = simulate(drawn[: len(due_s)], list(real.work(due_s)), REAL, Design(), looks_s=list(real.work_s))
+    run = simulate(
+        drawn[: len(due_s)], list(real.work(due_s)), REAL, Design(),
+        looks_s=list(real.work_s), clock=real.clock_at,
+    )  # fmt: skip
+    assert not run.n_refused
     done_s = real.clock([each.done_s for each in run.outcomes])
     spent_s = np.concatenate([[0.0], np.cumsum(np.diff(run.busy_at_s) * slow)])
     track = Track([100.0 + each for each in real.edges_s], list(spent_s))
@@ -361,6 +365,22 @@ def test_a_run_on_a_machine_now_fast_and_now_slow_is_found_again_from_its_cpu_se
         wanted = percentile(list(done_s - due_s), share)
         assert percentile(found, share) == pytest.approx(wanted, rel=0.15)
     assert percentile(usual, 0.99) < 0.7 * wanted
+
+
+def test_on_a_slow_machine_the_admission_reads_the_clock_and_not_how_much_was_done():
+    """Twice as slow, or all of it twice as costly: the same waits, so the same are refused."""
+    drawn = SOME.documents(Lengths(60, 1.0), 7_000, seed=1)
+    due_s = arrivals(1_500, 4.0, STEADY, seed=1)
+    drawn = drawn[: len(due_s)]
+    wanted = simulate(drawn, due_s, REAL, Design(slice_s=2 * MS))
+    assert 0.1 * len(drawn) < wanted.n_refused < 0.9 * len(drawn)
+    slow = Stretched(np.full(32, 2.0))
+    run = simulate(
+        drawn, list(slow.work(due_s)), REAL.times(0.5), Design(slice_s=MS), clock=slow.clock_at
+    )  # fmt: skip
+    assert run.n_refused == pytest.approx(wanted.n_refused, rel=0.02)
+    found_s = [2 * each for each in run.latencies_s]
+    assert percentile(found_s, 0.99) == pytest.approx(percentile(wanted.latencies_s, 0.99), rel=0.05)
 
 
 def test_what_is_looked_at_again_waits_again_and_what_the_text_thread_does_too():
