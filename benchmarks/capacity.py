@@ -62,7 +62,7 @@ def _bursts(given: argparse.Namespace) -> Bursts:
 
 
 def _in_process(given: argparse.Namespace) -> tuple[Costs, measuring.Source]:
-    with measuring.alone_on(given.cpus[0]):
+    with measuring.only_on(given.cpus[:1]):
         tagger, other = (
             Tagger.load(given.model, device="cpu", backend="auto", threads=1) for _ in range(2)
         )

@@ -18,7 +18,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,9 +128,10 @@ def fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[fl
 
 
 @contextmanager
-def alone_on(cpu: int) -> Iterator[None]:
+def only_on(cpus: Iterable[int]) -> Iterator[None]:
+    """This thread, and what it starts meanwhile."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, cpus)
     try:
         yield
     finally:
@@ -221,7 +222,18 @@ class Place:
 
 @contextmanager
 def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
-    """One replica on its CPU; or one on each, behind HAProxy: twice the same, and two share it."""
+    """One replica on its CPU; or one on each, behind HAProxy: twice the same, and two share it.
+
+    The client, which is this thread, and HAProxy are on the other CPUs while it runs, or, where every CPU
+    has a replica, on the same.
+    """
+    own = os.sched_getaffinity(0)
+    is_free = own - set(cpus)
+    with only_on(is_free or own):
+        yield from _arranged(model, cpus, is_free)
+
+
+def _arranged(model: Path, cpus: Sequence[int], is_free: set[int]) -> Iterator[Place]:
     began = time.perf_counter()
     if len(cpus) == 1:
         replica = Replica("one", model, 0.2, cpus[0])
@@ -235,8 +247,6 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
         is_one = len(set(cpus)) == 1
-        # Where every CPU has a replica, the client and HAProxy have none of their own.
-        is_free = os.sched_getaffinity(0) - set(cpus)
         beside = [] if is_free else [os.getpid(), balancer.pid]
         design = Design(workers=len(cpus), pairs=not is_one, on_one_cpu=is_one, guests=bool(beside))
         yield Place(balancer.port, pids, cpus, design, math.nan, beside)
