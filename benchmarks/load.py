@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -252,10 +251,6 @@ def rounds(plan: Plan, measure: Callable[[int], Round], clock: Callable[[], floa
     return found
 
 
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt  # so that SIGTERM stops every server as ^C does
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -285,9 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.repeat:
         repeat(given.repeat)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _leave)
-        # Also where it was started in the background, whose jobs a shell has ignore it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        servers.stop_as_interrupted()
     try:
         _measure(given)
     except (ValueError, OSError) as error:

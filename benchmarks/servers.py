@@ -109,6 +109,13 @@ def kill_session(leader: subprocess.Popen[Any]) -> None:
     leader.wait()
 
 
+def stop_as_interrupted() -> None:
+    """From now on SIGTERM ends this process as ^C does, so that its servers are stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Also where it was started in the background, whose jobs a shell has ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def cpu_s(pid: int) -> float | None:
     stat = _stat(pid)
     return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S if stat else None

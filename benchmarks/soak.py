@@ -22,7 +22,6 @@ import argparse
 import asyncio
 import json
 import logging
-import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -346,10 +345,6 @@ def soak(model: Path, data: Path, seconds: float, seed: int) -> dict[str, Any]:
     return report | {"exit_code": code, "model": model.name, "seed": seed, "texts": found.source}
 
 
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -362,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.minutes > 0:
         parser.error(f"--minutes is {given.minutes}: more than 0 is expected")
-    signal.signal(signal.SIGTERM, _leave)
+    servers.stop_as_interrupted()
     try:
         report = soak(given.model.resolve(), given.data, 60 * given.minutes, given.seed)
     except (ValueError, OSError) as error:

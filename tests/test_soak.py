@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def test_a_short_soak_with_a_killed_worker_and_loads_finds_nothing_wrong(tiny_ar
     report = json.loads((tmp_path / "soak.json").read_text("utf-8"))
     assert report["failures"] == []
     assert ran.returncode == 0, ran.stderr
-    assert len(report["kills_s"]) in (1, 2)  # a worker, and a process for large requests if there was one
+    # A worker, and the process that each of the two has for large requests, where it has one by then.
+    assert 1 <= len(report["kills_s"]) <= 3
     assert report["exit_code"] == 0
     assert report["n_sentences_checked"] > 1_000
     assert {"single", "of 32", "document", "slow writer", "slow reader", "stream"} <= report[
@@ -80,17 +82,23 @@ def test_the_load_report_has_every_system_that_was_measured(tiny_artefact, tmp_p
     assert all(size > 0 for size in measured["memory_bytes"].values())
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_measurement_leaves_no_process_behind(tiny_artefact, tmp_path, told):
-    command = [sys.executable, "benchmarks/load.py", "--model", tiny_artefact, "--data", tmp_path,
-               "--out", tmp_path / "load"]  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("load.py", signal.SIGINT), ("load.py", signal.SIGTERM), ("soak.py", signal.SIGTERM)],
+)
+def test_an_interrupted_measurement_leaves_no_process_behind(tiny_artefact, tmp_path, script, told):
+    command = [sys.executable, f"benchmarks/{script}", "--model", tiny_artefact, "--data", tmp_path,
+               "--out", tmp_path / "report"]  # fmt: skip
     with subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        process.stderr.readline()  # the first server serves
+        ends = time.monotonic() + 60
+        while len(servers.family(process.pid)) < 4 and time.monotonic() < ends:  # a server, its workers
+            time.sleep(0.1)
+        time.sleep(2.0)  # the first of them serves
         started = servers.family(process.pid)[1:]
         assert len(started) > 2
         process.send_signal(told)
-        process.stderr.read()
+        assert "Traceback" not in process.stderr.read()
         assert process.wait(60) == 130
     assert [pid for pid in started if servers.rss_bytes(pid)] == []
 
