@@ -148,6 +148,9 @@ class Edge:
                     facts.key = key.name
                 if is_large and self.offload is not None:
                     is_passed_on = await self.offload.answered(scope, receive, send_or_leave, request_id)
+                    if self.tracing is not None and not is_passed_on:
+                        tracing = self.tracing
+                        tracing.begin(facts, scope["headers"])
                 if is_passed_on:
                     pass
                 elif endpoint is None:

@@ -10,7 +10,8 @@ With a process of its own for it they have 3.
 One is started with the first large request, another when two are under way there (of many clients'
 connections one worker may have all, and would leave the others' CPUs idle), and each ends when nothing came
 for a while. They serve the models that were loaded when they started: after a change the next large request
-starts another. Where there is none, the request is answered here, as others are.
+starts another. Where there is none, the request is answered here, as others are, and while one starts, what
+takes less time than the start.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ from service.signals import without_interrupts
 
 STREAM_PATH = "/v1/tag/stream"
 
-# It is up after 2 seconds, or 5 on a busy machine. Who asks for less time is answered here until then.
+# It is up after 1 to 2 seconds, or 5 on a busy machine. Until then the worker answers those that ask for
+# less time, and what is computed in less: up to so many times what is large, about half a second.
 _START_S = 10.0
+_WAITING_TIMES = 8
 _IDLE_S = 300.0
 _AGAIN_S = 30.0  # after one that could not start
 # What a request may take beyond its deadline, which the other process keeps.
@@ -120,9 +123,7 @@ class Offload:
         """
         self._check_accepting()
         with self._admission.hold():
-            chosen = await self._ready(
-                is_urgent=any(n == b"x-request-timeout" for n, _ in scope["headers"])
-            )
+            chosen = await self._ready(has_time=self._has_time(dict(scope["headers"])))
             if chosen is None:
                 return False
             chosen.n_under_way += 1
@@ -156,7 +157,13 @@ class Offload:
             self._stop(each)
             self._ended(each)
 
-    async def _ready(self, *, is_urgent: bool) -> _Process | None:
+    def _has_time(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a request is to wait for a process to start."""
+        if b"x-request-timeout" in headers:
+            return False
+        return int(headers[b"content-length"]) > _WAITING_TIMES * self._settings.offload_bytes
+
+    async def _ready(self, *, has_time: bool) -> _Process | None:
         """The process to ask, started if it must be."""
         self._loop = asyncio.get_running_loop()
         for each in list(self._current):
@@ -167,7 +174,7 @@ class Offload:
         if are_busy and len(self._current) < most and self._loop.time() >= self._not_before:
             self._current.append(self._begun())
         if not any(each.is_up.done() for each in self._current):
-            if is_urgent or not self._current:
+            if not (has_time and self._current):
                 return None
             starting = [each.is_up for each in self._current]
             await asyncio.wait(starting, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)

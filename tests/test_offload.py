@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 SENTENCES = ["Harry Potter met Hermione Granger in London ."] * 40
-LARGE = {"sentences": SENTENCES}  # of about 2,000 bytes
-LIMIT = 1_000
+LARGE = {"sentences": SENTENCES}  # of about 2,000 bytes: enough to wait for a process
+LIMIT = 200
 SECRET, KEY = new_key("ada", rate=1)
 ADMIN_SECRET, ADMIN_KEY = new_key("boss", ADMIN)
 
@@ -228,6 +228,7 @@ def test_two_are_enough_for_another_where_there_are_workers_for_it(monkeypatch, 
             Settings(workers=workers), models, Admission(10, 1_000), None, check_accepting=lambda: None
         )
         leave = asyncio.Event()
+        scope = {"headers": [(b"content-length", b"100000")]}
 
         def begun():
             made = offload._Process(Path("ab"[len(offloads._current)]), (), offloads._loop.create_future())
@@ -242,7 +243,7 @@ def test_two_are_enough_for_another_where_there_are_workers_for_it(monkeypatch, 
         monkeypatch.setattr(offload, "relay", relayed)
         async with asyncio.TaskGroup() as tasks:
             for _ in wanted:
-                tasks.create_task(offloads.answered({"headers": ()}, None, None, b"mine"))
+                tasks.create_task(offloads.answered(scope, None, None, b"mine"))
                 await asyncio.sleep(0)
             leave.set()
 
@@ -274,12 +275,24 @@ def test_where_there_is_none_the_worker_answers(tiny_artefact, monkeypatch):
         assert said("nametag_requests_total", path="/v1/tag", status="200") == 3
 
 
-def test_who_has_little_time_does_not_wait_for_one_to_start(tiny_artefact, monkeypatch):
-    monkeypatch.setattr(offload.Offload, "_spawn", lambda *_: time.sleep(1))
-    monkeypatch.setattr(offload.Offload, "_start", lambda *_: asyncio.sleep(1))
+@pytest.mark.parametrize(
+    ("sentences", "headers"), [(SENTENCES, {"x-request-timeout": "2"}), (SENTENCES[:20], {})]
+)
+def test_who_has_little_time_or_needs_little_does_not_wait_for_one_to_start(
+    tiny_artefact, monkeypatch, sentences, headers
+):
+    starts = []
+
+    async def never_up(_, new):
+        starts.append(new)
+
+    monkeypatch.setattr(offload.Offload, "_start", never_up)
     with running(tiny_artefact, offload_bytes=LIMIT) as service:
-        answer = service.client.post("/v1/tag", json=LARGE, headers={"x-request-timeout": "2"})
+        answer = service.client.post("/v1/tag", json={"sentences": sentences}, headers=headers)
         assert answer.status_code == 200
+        said = Scraped(service.client)
+        assert said("nametag_requests_total", path="/v1/tag", status="200") == 1
+    assert len(starts) == 1  # for those that come later
 
 
 # The relay, with the other side told what to do

@@ -50,6 +50,20 @@ def test_a_request_has_spans_of_its_steps_in_the_caller_s_trace_and_links_to_its
     assert request.attributes["nametag.tokens"] == 3
 
 
+def test_a_large_request_that_no_other_process_answers_has_its_spans(tiny_artefact, monkeypatch):
+    async def no_process(*_, **__):
+        return None
+
+    monkeypatch.setattr("service.offload.Offload._ready", no_process)
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(SimpleSpanProcessor(exporter))
+    with running(tiny_artefact, tracing=tracing, offload_bytes=10) as service:
+        service.tag(["Ann Smith"])
+        service.client.get("/livez")
+    spans = by_name(exporter)
+    assert spans["cut"].parent.span_id == spans["POST /v1/tag"].context.span_id
+
+
 def test_no_span_holds_what_was_submitted_also_where_a_step_fails(traced, monkeypatch):
     service, exporter = traced
 
