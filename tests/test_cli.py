@@ -4,8 +4,11 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
+import multiprocessing
+import operator
 import os
 import pickle
 import random
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 
 from model.tagger import Tagger
 from service.cli import arguments, inputs, places, redact
+from service.cli.engine import Engine
 from service.cli.errors import CliError, InputError
 from service.cli.formats import csv_line
 from service.cli.inputs import Reading, lines_of
@@ -426,6 +430,15 @@ def test_who_reads_only_the_beginning_ends_it(tiny_artefact, large):
         process.stdout.close()
         assert process.wait(60) == 141
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("n", [9, 3])
+def test_the_processes_are_gone_with_the_last_result(n):
+    """Else a thread of theirs ends while the interpreter does, which may write a traceback."""
+    results = Engine(abs, operator.add, 1, 2).run(iter(range(9)))
+    assert list(itertools.islice(results, n)) == list(range(1, n + 1))
+    results.close()
+    assert not multiprocessing.active_children()
 
 
 def test_an_interrupt_ends_it_with_a_line(tiny_artefact, large):

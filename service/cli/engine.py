@@ -102,7 +102,8 @@ class Engine(Generic[Chunk, Result]):
             message = "a process died, which may be for want of memory; what is done so far stays"
             raise CliError(message, exit_code=1) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waiting: else its thread and the interpreter race for a pipe at the end: a traceback.
+            pool.shutdown(cancel_futures=True)
 
 
 def _waited_for(entry: Note | Future[Any]) -> Any:
