@@ -228,12 +228,12 @@ def arranged(model: Path, cpus: Sequence[int]) -> Iterator[Place]:
     has a replica, on the same.
     """
     own = os.sched_getaffinity(0)
-    is_free = own - set(cpus)
-    with only_on(is_free or own):
-        yield from _arranged(model, cpus, is_free)
+    free = own - set(cpus)
+    with only_on(free or own):
+        yield from _arranged(model, cpus, free)
 
 
-def _arranged(model: Path, cpus: Sequence[int], is_free: set[int]) -> Iterator[Place]:
+def _arranged(model: Path, cpus: Sequence[int], free: set[int]) -> Iterator[Place]:
     began = time.perf_counter()
     if len(cpus) == 1:
         replica = Replica("one", model, 0.2, cpus[0])
@@ -247,7 +247,7 @@ def _arranged(model: Path, cpus: Sequence[int], is_free: set[int]) -> Iterator[P
     with balanced(model, drain_delay_s=0.2, answer_within_s=60, cpus=cpus) as (balancer, replicas):
         pids = [replica.server.process.pid for replica in replicas]
         is_one = len(set(cpus)) == 1
-        beside = [] if is_free else [os.getpid(), balancer.pid]
+        beside = [] if free else [os.getpid(), balancer.pid]
         design = Design(workers=len(cpus), pairs=not is_one, on_one_cpu=is_one, guests=bool(beside))
         yield Place(balancer.port, pids, cpus, design, math.nan, beside)
 

@@ -106,15 +106,13 @@ class Edge:
         facts = Facts(request_id.decode(), scope["method"])
         if traceparent and (parsed := _TRACEPARENT.fullmatch(traceparent)):
             facts.trace_id = parsed[1].decode()
-        is_large = self.offload is not None and self.offload.takes(scope)
-        # Whoever answers it counts, logs and traces it: mostly another process.
-        tracing = None if is_large else self.tracing
-        if tracing is not None:
-            tracing.begin(facts, scope["headers"])
+        if self.tracing is not None:
+            self.tracing.begin(facts, scope["headers"])
         begin(facts)
         endpoint = self.straight_to(scope)
         status = 0  # until the answer has begun
-        is_counted = is_passed_on = False
+        is_counted = False
+        is_passed_on = False  # to another process, which counts, logs and traces what it answers
 
         def count(status: int) -> None:
             nonlocal is_counted
@@ -146,11 +144,8 @@ class Edge:
                 if self.keys is not None and scope["path"] not in OPEN_PATHS:
                     scope["key"] = key = self.keys.admitted(scope["headers"])
                     facts.key = key.name
-                if is_large and self.offload is not None:
+                if self.offload is not None and self.offload.takes(scope):
                     is_passed_on = await self.offload.answered(scope, receive, send_or_leave, request_id)
-                    if self.tracing is not None and not is_passed_on:
-                        tracing = self.tracing
-                        tracing.begin(facts, scope["headers"])
                 if is_passed_on:
                     pass
                 elif endpoint is None:
@@ -175,8 +170,8 @@ class Edge:
             if not is_counted and not is_passed_on:
                 status = CLIENT_GONE
                 count(status)
-            if tracing is not None:
-                tracing.end(facts, status)
+            if self.tracing is not None and not is_passed_on:
+                self.tracing.end(facts, status)
             if self.access is not None and not is_passed_on:
                 self.access.answered(facts, status, time.perf_counter() - started)
 

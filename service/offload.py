@@ -123,7 +123,7 @@ class Offload:
         """
         self._check_accepting()
         with self._admission.hold():
-            chosen = await self._ready(has_time=self._has_time(dict(scope["headers"])))
+            chosen = await self._ready(dict(scope["headers"]))
             if chosen is None:
                 return False
             chosen.n_under_way += 1
@@ -157,13 +157,7 @@ class Offload:
             self._stop(each)
             self._ended(each)
 
-    def _has_time(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether a request is to wait for a process to start."""
-        if b"x-request-timeout" in headers:
-            return False
-        return int(headers[b"content-length"]) > _WAITING_TIMES * self._settings.offload_bytes
-
-    async def _ready(self, *, has_time: bool) -> _Process | None:
+    async def _ready(self, headers: dict[bytes, bytes]) -> _Process | None:
         """The process to ask, started if it must be."""
         self._loop = asyncio.get_running_loop()
         for each in list(self._current):
@@ -174,12 +168,18 @@ class Offload:
         if are_busy and len(self._current) < most and self._loop.time() >= self._not_before:
             self._current.append(self._begun())
         if not any(each.is_up.done() for each in self._current):
-            if not (has_time and self._current):
+            if not (self._current and self._is_to_wait(headers)):
                 return None
             starting = [each.is_up for each in self._current]
             await asyncio.wait(starting, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
         up = [each for each in self._current if each.is_up.done()]
         return min(up, key=lambda each: each.n_under_way, default=None)
+
+    def _is_to_wait(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether its request is to wait for a process to start."""
+        if b"x-request-timeout" in headers:
+            return False
+        return int(headers[b"content-length"]) > _WAITING_TIMES * self._settings.offload_bytes
 
     def _begun(self) -> _Process:
         assert self._metrics.folder is not None

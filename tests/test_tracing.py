@@ -51,7 +51,7 @@ def test_a_request_has_spans_of_its_steps_in_the_caller_s_trace_and_links_to_its
 
 
 def test_a_large_request_that_no_other_process_answers_has_its_spans(tiny_artefact, monkeypatch):
-    async def no_process(*_, **__):
+    async def no_process(*_):
         return None
 
     monkeypatch.setattr("service.offload.Offload._ready", no_process)
@@ -62,6 +62,21 @@ def test_a_large_request_that_no_other_process_answers_has_its_spans(tiny_artefa
         service.client.get("/livez")
     spans = by_name(exporter)
     assert spans["cut"].parent.span_id == spans["POST /v1/tag"].context.span_id
+
+
+def test_what_another_process_answers_has_its_spans_there(tiny_artefact, monkeypatch):
+    async def passed_on(_offload, _scope, _receive, send, _request_id):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        return True
+
+    monkeypatch.setattr("service.offload.Offload.answered", passed_on)
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(SimpleSpanProcessor(exporter))
+    with running(tiny_artefact, tracing=tracing, offload_bytes=10) as service:
+        assert service.client.post("/v1/tag", json={"sentences": ["Ann Smith"]}).status_code == 204
+        service.client.get("/livez")
+    assert "POST /v1/tag" not in by_name(exporter)
 
 
 def test_no_span_holds_what_was_submitted_also_where_a_step_fails(traced, monkeypatch):
