@@ -79,7 +79,7 @@ class Gate:
 def running(*models: Path, tracing: Any = None, **settings: Any) -> Iterator[Running]:
     """The service with these settings, until the block ends."""
     chosen = Settings(
-        port=0, model=models, device="cpu", **{"drain_delay_s": 0.0, "offload_bytes": 0, **settings}
+        port=0, model=models, **{"device": "cpu", "drain_delay_s": 0.0, "offload_bytes": 0, **settings}
     )
     app = create_app(chosen, tracing=tracing)
     started = threading.Event()

@@ -169,20 +169,6 @@ def test_a_sentence_gets_the_same_answer_alone_and_in_any_batch(make, cell):
             assert [s.span for s in answer.spans] == [s.span for s in alone[b].spans]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_gpu_gives_the_same_emissions(variant):
-    artefact = random_artefact(**variant)
-    onnx, gpu = OnnxBackend(artefact), choose_backend(artefact, device="cuda")
-    assert (gpu.name, gpu.device) == ("torch", "cuda")
-    lengths = [7, 1, 12, 3, 200]
-    x = some_features(lengths)
-    assert_same(emissions_of(onnx, x, lengths), emissions_of(gpu, x, lengths), 1e-4)
-    types = artefact.vocabulary.encoder.encode(TOKENS)
-    assert_same([onnx.features(types)], [gpu.features(types)], 1e-4)
-
-
 @pytest.mark.parametrize("char_width", [1, 3, 5])
 @torch.inference_mode()
 def test_only_the_characters_that_words_have_are_computed(char_width):

@@ -318,8 +318,7 @@ class Fit:
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     moment = tensors.get(f"adam.{key}.{name}")
                     if moment is not None:
-                        where = "cpu" if key == "step" else self.device
-                        self._optimiser.state[parameter][key] = moment.to(where)
+                        self._optimiser.state[parameter][key] = moment.to(self.device)
         self.step, self.best_f1, self._sums = state["step"], state["best_f1"], state["sums"]
         self.history = _history(state)
         return state["epoch"], state["step_in_epoch"]
