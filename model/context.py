@@ -43,8 +43,8 @@ class ContextLayer(nn.Module):
         scores = (query @ key.transpose(2, 3)) * query.size(3) ** -0.5  # (R, A, S, S)
         found = scores.masked_fill(~mask, -torch.inf).softmax(3).to(value.dtype) @ value
         found = self.attended(found.transpose(1, 2).reshape(n_rows, n_pieces, width))
-        x = self.attended_norm(x + dropout(found, p, training=p > 0))
-        out: Tensor = self.norm(x + dropout(self.narrow(gelu(self.widen(x))), p, training=p > 0))
+        x = self.attended_norm(x + dropout(found, p))
+        out: Tensor = self.norm(x + dropout(self.narrow(gelu(self.widen(x))), p))
         return out
 
 
@@ -71,7 +71,7 @@ class ContextEncoder(nn.Module):
         """
         where = torch.arange(pieces.size(1), device=pieces.device)
         x = self.norm(self.pieces(pieces) + self.positions(where) + self.shapes(shapes))
-        x = dropout(x, p, training=p > 0)
+        x = dropout(x, p)
         mask = (pieces != 0)[:, None, None]
         for layer in self.layers:
             x = layer(x, mask, p)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from model.artefact import load
+from model.artefact import load, save
 from model.tagger import Tagger
+from tests.conftest import random_artefact
 from training import fit as fit_module
 from training.__main__ import main
 
@@ -420,3 +423,38 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(some_sentences: Path, t
     assert last["best_epoch"] == 4
     assert scores[best["best_epoch"] - 1] == max(scores)
     assert train(some_sentences, tmp_path / "x", "--set", "optimiser.keep=first") == 2
+
+
+CPP = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+
+
+@pytest.mark.skipif(not CPP, reason="there is no C++ compiler")
+def test_a_compiled_encoder_learns_the_same(some_sentences: Path, tmp_path: Path) -> None:
+    context = {"context_layers": 1, "context_dim": 8, "context_heads": 2, "context_inner": 8}
+    save(random_artefact(**context), tmp_path / "begun")
+    # Without dropout, whose random numbers are the compiled code's own.
+    options = ("--init", str(tmp_path / "begun"), "--epochs", "2", "--set", "dropout.context=0")
+    weights = []
+    for name, more in (("eager", ()), ("compiled", ("--compile",))):
+        out = tmp_path / name
+        given = ("--out", str(out), "--run", f"{out}-run", "--device", "cpu", *options, *more)
+        # By itself: torch warns of what it imports to compile.
+        done = subprocess.run(
+            [sys.executable, "-m", "training", "train", str(some_sentences), *given],
+            cwd=CORPUS.parent.parent.parent,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        weights.append(load_file(out / "weights.safetensors"))
+    assert any((tmp_path / "cache").rglob("*.cpp"))
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_only_a_context_encoder_is_compiled(
+    some_sentences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(some_sentences, tmp_path / "none", "--compile") == 2
+    assert "--compile is for a context encoder, and this network has none" in capsys.readouterr().err

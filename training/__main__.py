@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with an interrupted run of these settings and files"
     )
     train.add_argument(
+        "--compile", action="store_true", help="compile the context encoder (torch.compile): for long runs"
+    )
+    train.add_argument(
         "--stream", action="store_true", help="keep training sentences on disk: of files larger than memory"
     )
     train.add_argument(
@@ -348,6 +351,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 init=a.init,
                 resume=a.resume or ranks.is_restart,
                 device=device,
+                compiled=a.compile,
                 command=command,
                 ranks=ranks,
             )

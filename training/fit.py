@@ -120,6 +120,16 @@ def autocast(network: BiRnnTagger, device: str) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=pays)
 
 
+def compile_encoder(network: BiRnnTagger) -> None:
+    """Has torch.compile join what the context encoder does between its products.
+
+    Recurrent layers are one call of cuDNN's already. Raises ValueError without a context encoder.
+    """
+    if network.context is None:
+        raise ValueError("--compile is for a context encoder, and this network has none")
+    network.context.compile(dynamic=True)  # else anew for every length
+
+
 @dataclass(frozen=True)
 class Emitted:
     """A batch's emissions (B, T, K), and which sentences they belong to."""

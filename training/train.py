@@ -31,7 +31,16 @@ from training.distil import SUFFIX as SOFT_SUFFIX
 from training.distil import read_soft
 from training.embeddings import Vectors, read_vectors
 from training.export import make_artefact
-from training.fit import CHECKPOINT, DevSet, Fit, decode_all, emit, network_chain, new_network
+from training.fit import (
+    CHECKPOINT,
+    DevSet,
+    Fit,
+    compile_encoder,
+    decode_all,
+    emit,
+    network_chain,
+    new_network,
+)
 from training.metrics import span_scores
 from training.names import read_names
 from training.pretrained import read_pretrained
@@ -264,12 +273,14 @@ def train(
     init: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
+    compiled: bool = False,
     command: str = "",
     ranks: Ranks = ALONE,
 ) -> Trained | None:
-    """Trains by the recipe and saves the artefact ``out``. Raises ValueError for bad input,
-    NonFiniteLossError where training broke down, LostRankError where another process was lost; none
-    touches ``out``. Of several processes the first saves; the others give None."""
+    """Trains by the recipe and saves the artefact ``out``; ``compiled``: its context encoder by
+    torch.compile. Raises ValueError for bad input, NonFiniteLossError where training broke down,
+    LostRankError where another process was lost; none touches ``out``. Of several processes the first
+    saves; the others give None."""
     if ranks.is_first and (run_folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
             f"{run_folder}: holds a run already; pass --resume to go on with it, or another --run"
@@ -289,6 +300,8 @@ def train(
         vocabulary = lexicon.vocabulary
         for path in filter(None, (recipe.vectors.cased, recipe.vectors.lower)):
             hashes[path] = _sha256(Path(path))
+    if compiled:
+        compile_encoder(network)
     dev = [_known(part, config.entity_types, ranks) for part in dev]
     names = read_names(Path(recipe.names)) if recipe.names and recipe.augment.swap_names else None
     if recipe.augment.swap_names and not names:
