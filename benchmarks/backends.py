@@ -39,7 +39,7 @@ def main() -> None:
     n_words = sum(map(len, sentences))
     works: dict[str, Callable[[Tagger], object]] = {
         "one sentence at a time": lambda tagger: [tagger.tag([s]) for s in sentences[:200]],
-        "batches of 2,048 padded tokens": lambda tagger: tagger.tag_all(sentences),
+        "batches of 1,024 padded tokens": lambda tagger: tagger.tag_all(sentences),
     }
     n_done = {"one sentence at a time": sum(map(len, sentences[:200]))}
     print(f"{len(sentences)} sentences, {n_words} words, one thread, median of {arguments.rounds} rounds")

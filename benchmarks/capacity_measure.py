@@ -37,7 +37,7 @@ from benchmarks.client import Load, http_request
 from benchmarks.figures import percentile
 from model.tagger import Tagger
 from service.batching import Backlog, Job
-from service.models import CPU_BATCH_TOKENS, Sentence, ServedModel, look_again, tag_batch
+from service.models import Sentence, ServedModel, look_again, tag_batch
 from service.observing.metrics import Metrics
 from service.schemas import parsed, tag_request
 from service.settings import Settings
@@ -165,7 +165,7 @@ def in_process(tagger: Tagger, source: Source, n: int, seed: int) -> Costs:
             job: Job[Sentence, Any] = Job(items, [len(item.tokens) for item in items], future)
             cuts_by_job[job] = cuts
             backlog.add(job)
-        while batch := backlog.take(CPU_BATCH_TOKENS, 0.0)[0]:
+        while batch := backlog.take(tagger.backend.batch_tokens, 0.0)[0]:
             items, lengths = [place.item for place in batch], [place.length for place in batch]
             began = time.thread_time()
             found = tag_batch(tagger, items)

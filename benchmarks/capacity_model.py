@@ -24,9 +24,10 @@ from typing import Any, Literal
 
 import simpy
 
+from model.backend import CPU_BATCH_TOKENS
 from service.admission import Admission
 from service.batching import BATCHES_AT_ONCE, Backlog, Job, Place, small_batches
-from service.models import CPU_BATCH_TOKENS, KERNEL_TOKENS_AT_ONCE
+from service.models import KERNEL_TOKENS_AT_ONCE
 from service.problems import Problem
 from service.server import _LOOK_S
 from service.settings import Settings

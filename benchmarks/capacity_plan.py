@@ -15,7 +15,7 @@ from typing import Literal
 from benchmarks.capacity_model import Costs, Design, Document, Run, saturate, simulate
 from benchmarks.capacity_traffic import STEADY, Bursts, Lengths, arrivals
 from benchmarks.figures import percentile
-from service.models import CPU_BATCH_TOKENS
+from model.backend import CPU_BATCH_TOKENS
 
 _SETTLED = 0.2  # of a simulation, left out: it begins with nothing to do
 _CLIENTS = 32  # as capacity_measure.CLIENTS

@@ -59,7 +59,7 @@ class Nametag:
             "name": folder.name,
             "versions": {config.name: config.version, "onnxruntime": version("onnxruntime")},
             "size_bytes": folder_bytes(folder),
-            "batch_sizes": [2048],
+            "batch_sizes": [self.tagger.backend.batch_tokens],
         }
 
     def tag(self, texts: Sequence[str], batch_size: int) -> list[Spans]:

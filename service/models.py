@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model.artefact import MANIFEST, ArtefactError
+from model.backend import CPU_BATCH_TOKENS
 from model.document import first_threshold, second_look
 from model.head import Tagged
 from model.tagger import SelfTestError, Tagger
@@ -25,9 +26,6 @@ from service.problems import Problem
 from service.reloading.lineup import ChangeError, Entry, Lineup, Load
 from service.settings import Settings
 
-# More is hardly faster on a CPU (model/tagger.py, tag_all), and makes others wait.
-# A GPU wants far more at once.
-CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 1_024, 16_384
 # What the kernel computes on the event loop itself: a batch, 3 to 5 ms. Another thread takes 0.15 ms to be
 # told and to answer, and the two take the GIL from each other: of one client's requests of 32 sentences
 # there were 1.11 times as many as with 512 here, of four clients' 1.05 times. Other backends are too slow
@@ -103,15 +101,13 @@ class ServedModel:
         self.version = tagger.config.version
         self.trouble: str | None = None
         self.metrics = metrics.of_model(self.reference)
-        on_cuda = tagger.backend.device.startswith("cuda")
         # No cycle may lead from here to here: the collector looks at nothing that is loaded
         # (frozen, below), so an unloaded model is freed by its last reference or never.
         self.batcher: Batcher[Sentence, Tagged] = Batcher(
             partial(tag_batch, tagger),
             length=_n_tokens,
             look_again=look_again,
-            max_batch_tokens=settings.max_batch_tokens
-            or (CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS),
+            max_batch_tokens=settings.max_batch_tokens or tagger.backend.batch_tokens,
             max_queue_requests=settings.max_queue_requests,
             max_queue_tokens=settings.max_queue_tokens,
             max_tokens_at_once=KERNEL_TOKENS_AT_ONCE if tagger.backend.name == "kernel" else 0,

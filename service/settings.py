@@ -174,7 +174,9 @@ class Settings:
     # Twice the largest request, so that others are still let in while that one is computed.
     max_queue_tokens: int = _setting(2_000_000, _whole(1), "tokens accepted and not yet tagged, per model")
     max_batch_tokens: int = _setting(
-        0, _whole(0), "padded tokens of one batch; 0 is 1,024 on a CPU and 16,384 on a GPU"
+        0,
+        _whole(0),
+        "padded tokens of one batch; 0 is 1,024 on a CPU, 256 with a context encoder, 16,384 on a GPU",
     )
 
     offload_bytes: int = _setting(

@@ -145,11 +145,20 @@ def _context(g: _Graph, config: NetworkConfig, weights: dict[str, Array], tables
         scale, bias = (g.constant(weights[f"context.{name}.{part}"]) for part in ("weight", "bias"))
         return g.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
 
-    def linear(x: str, name: str) -> str:
+    def product(x: str, name: str) -> str:
         table = tables[f"context.{name}.weight"]
         rows = g.add("Cast", g.constant(np.ascontiguousarray(table.rows.T)), to=TensorProto.FLOAT)
-        weight = g.add("Mul", rows, g.constant(table.scales))
-        return g.add("Add", g.add("MatMul", x, weight), g.constant(weights[f"context.{name}.bias"]))
+        return g.add("MatMul", x, g.add("Mul", rows, g.constant(table.scales)))
+
+    def linear(x: str, name: str) -> str:
+        return g.add("Add", product(x, name), g.constant(weights[f"context.{name}.bias"]))
+
+    def normed_sum(x: str, part: str, name: str, norm: str) -> str:
+        """norm(x + linear(part)), in one pass over the memory."""
+        operands = (f"{norm}.weight", f"{norm}.bias", f"{name}.bias")
+        constants = (g.constant(weights[f"context.{operand}"]) for operand in operands)
+        summed = product(part, name)
+        return g.add("SkipLayerNormalization", summed, x, *constants, epsilon=EPSILON, domain=_MICROSOFT)
 
     shapes = g.add("Gather", g.constant(weights["context.shapes.weight"]), "piece_shapes")
     n_pieces = g.add("Gather", g.add("Shape", "piece_shapes"), shape(1))
@@ -171,13 +180,13 @@ def _context(g: _Graph, config: NetworkConfig, weights: dict[str, Array], tables
         value = g.add("Transpose", value, perm=[0, 2, 1, 3])
         weight = g.add("Softmax", g.add("Add", g.add("MatMul", query, key), mask), axis=-1)
         found = g.add("Transpose", g.add("MatMul", weight, value), perm=[0, 2, 1, 3])
-        found = linear(g.add("Reshape", found, shape(0, 0, width)), f"layers.{i}.attended")
-        x = norm(g.add("Add", x, found), f"layers.{i}.attended_norm")
+        found = g.add("Reshape", found, shape(0, 0, width))
+        x = normed_sum(x, found, f"layers.{i}.attended", f"layers.{i}.attended_norm")
         inner = linear(x, f"layers.{i}.widen")
         erf = g.add("Erf", g.add("Mul", inner, g.constant(np.array(0.5**0.5, dtype=np.float32))))
         erf = g.add("Add", erf, g.constant(np.array(1.0, dtype=np.float32)))
         inner = g.add("Mul", g.add("Mul", inner, erf), g.constant(np.array(0.5, dtype=np.float32)))
-        x = norm(g.add("Add", x, linear(inner, f"layers.{i}.narrow")), f"layers.{i}.norm")
+        x = normed_sum(x, inner, f"layers.{i}.narrow", f"layers.{i}.norm")
     return g.add("Gather", g.add("Reshape", x, shape(-1, width)), "at")  # (T, B, E)
 
 
