@@ -122,7 +122,7 @@ class DirectRequest:
         self._asked, self._model = asked, model = asked_of(body, service)
         self._cuts = cuts_of(asked, model, settings)
         items = items_of(self._cuts, model, asked.threshold)
-        with said_as_problems():
+        with said_as_problems:
             return model.batcher.submit(items, deadline, self._facts, is_alone=admission.n_under_way == 1)
 
     def _computed(self, future: asyncio.Future[list[Tagged]]) -> None:
@@ -130,7 +130,7 @@ class DirectRequest:
             self._end(CLIENT_GONE)
             return
         try:
-            with said_as_problems():
+            with said_as_problems:
                 answers = future.result()
             tagged = for_each(self._cuts, iter(answers), self._model)
             content = answer_bytes(self._cuts, tagged, self._asked.offset_unit, self._model)
@@ -148,17 +148,17 @@ class DirectRequest:
 
     def _answer(self, response: Response) -> None:
         connection, status = self._connection, response.status_code
-        self._end(status if connection else CLIENT_GONE)
+        self._end(status if connection is not None else CLIENT_GONE)
         if connection is not None:
             headers = [*response.raw_headers, (b"x-request-id", self._id)]
             connection.answer(STATUS_LINE[status], headers, bytes(response.body))
 
     def _end(self, status: int) -> None:
-        """Counted and logged, before the client has all of it: it may ask another worker for the counts."""
+        """Counted before the client has all of it: it may ask another worker. Logged after that."""
         seconds = time.perf_counter() - self._started
         self._service.metrics.answered("POST", PATH, status, seconds)
-        if self._service.access is not None:
-            self._service.access.answered(self._facts, status, seconds)
+        if (access := self._service.access) is not None:
+            asyncio.get_running_loop().call_soon(access.answered, self._facts, status, seconds)
         self._connection = None
         self._service.admission.n_under_way -= 1
         if self._hold is not None:

@@ -262,7 +262,7 @@ class Stream:
             max_batch_tokens=batcher.max_batch_tokens,
             max_queue_requests=service.settings.max_queue_requests,
         )
-        with said_as_problems():
+        with said_as_problems:
             await batcher.room(n_tokens)
             future = batcher.submit(items, time.monotonic() + self._timeout_s, facts())
         window.add_queued(n_tokens)
@@ -306,7 +306,7 @@ class Stream:
         if isinstance(queued, Problem):
             return self._refused(entry, queued)
         try:
-            with said_as_problems():
+            with said_as_problems:
                 found = for_each(queued.cuts, iter(await queued.future), queued.model)
 
             def line() -> bytes:

@@ -236,7 +236,7 @@ class Recurrence:
             raise ValueError(f"gates: {gates.dtype} {gates.shape}; float16 (…, {self._row}) expected")
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         lengths = np.ascontiguousarray(lengths, dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable")
+        order = np.argsort(-lengths, kind="stable") if len(lengths) > 1 else np.zeros(1, np.int64)
         out = np.empty((*rows.shape, self.n_labels), dtype=np.float32)
         failed = self._compute(
             ctypes.addressof(self._network), self._level,

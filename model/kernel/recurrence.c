@@ -204,6 +204,7 @@ struct step {
     float *cell, *state;         /* (MOST, H) */
     uint8_t *rounded, *next;     /* (MOST, H): states in 127ths, and 128 more; before the step, and after it */
     int32_t *sums;               /* (TOGETHER, 4H), or two times (MOST, 4, 16) */
+    int n_fresh;                 /* sentences that begin with this step, the last ones */
     int n;                       /* sentences under way; of each: */
     int64_t which[MOST], at[MOST], left[MOST]; /* its number, its token, and tokens to come with that one */
     int64_t n_begun;             /* of all sentences, in their order */
@@ -212,7 +213,8 @@ struct step {
 #define STEP(NAME, TARGET, SUMS, UNITS_OF, WIDTH)                                                    \
     TARGET INLINE void NAME(struct step *s, int n) {                                                 \
         const int64_t H = s->hidden;                                                                 \
-        switch (n) {                                                                                 \
+        switch (s->n_fresh < n ? n : 0) {                                                            \
+            case 0: memset(s->sums, 0, (size_t)(n * 4 * H) * sizeof(int32_t)); break; /* of states 0 */\
             case 1: SUMS(1, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
             case 2: SUMS(2, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
             case 3: SUMS(3, H, s->weights, s->begin, s->rounded, s->sums); break;                    \
@@ -310,7 +312,9 @@ static int next_step(struct step *s, const struct network *net, int64_t d, const
             memcpy(s->rounded + b * H, s->rounded + s->n * H, (size_t)H);
         }
     }
+    s->n_fresh = 0;
     for (; s->n < at_once && s->n_begun < batch->n_sentences; s->n++) {
+        s->n_fresh++;
         const int64_t which = batch->order[s->n_begun++], length = batch->lengths[which];
         s->which[s->n] = which;
         s->at[s->n] = d ? length - 1 : 0;
