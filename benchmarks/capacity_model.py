@@ -361,7 +361,7 @@ class EventLoop(Thread):
             # It slept, so it looked in time, each time that it was due.
             now_s = self._now_s()
             while self._due_s <= now_s:
-                self._admission.looked(0.0)
+                self._admission.looked(self._due_s, 0.0)
                 self._due_s += _LOOK_S
                 if self._admission.max_requests == self._admission.most_requests:
                     self._due_s += _LOOK_S * max(0, (now_s - self._due_s) // _LOOK_S)
@@ -377,7 +377,7 @@ class EventLoop(Thread):
     def _look(self) -> None:
         now_s = self._now_s()
         if now_s >= self._due_s:
-            self._admission.looked(now_s - self._due_s, self._oldest_wait_s())
+            self._admission.looked(now_s, now_s - self._due_s, self._oldest_wait_s())
             self._due_s = now_s + _LOOK_S
         if len(self.work) > 1:  # beside this one
             self._end_turn()

@@ -9,48 +9,87 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import socket
 from collections.abc import Callable
 
 from service.admission import Admission
+from service.crowd import Crowd
+from service.observing.log import LOGGER
 
-# Workers share the socket, and the first to wake should not take the connections of all: one a turn while
-# turns are short, and more as the requests under way make them long. With eight in every turn one of two
-# workers had all of eight connections, and these half of the throughput; and of 700 that came to a busy
-# service the last were taken after seconds, and what they asked for was answered as late.
+# One connection a turn while turns are short, and more as the requests under way make them long: of 700
+# that came to a busy service the last were taken after seconds, and what they asked for answered as late.
 _MOST_AT_ONCE, _UNDER_WAY_FOR_ONE = 256, 2
+# Workers share the socket, and the first to wake had all of four connections as often as not, and these
+# half of the throughput. Who has more than another leaves the next to that one for so long.
+_LEFT_S = 0.001
+# What a connection needs may be missing, descriptors mostly.
+_NO_ROOM, _NO_ROOM_S = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}, 1.0
+
+log = logging.getLogger(LOGGER)
 
 
 class Acceptor:
-    """Accepts on a duplicate of ``sock`` until closed. Belongs to the running event loop."""
+    """Accepts on a duplicate of ``sock`` until closed. Belongs to the running event loop.
+
+    ``crowd``: the workers that share the socket; None where there is one.
+    """
 
     def __init__(
-        self, sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol], admission: Admission
+        self,
+        sock: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        admission: Admission,
+        crowd: Crowd | None = None,
     ) -> None:
         self._admission = admission
+        self._crowd = crowd
         self._loop = asyncio.get_running_loop()
         self._make_protocol = make_protocol
         self._opening: set[asyncio.Task[object]] = set()
+        self._resting: asyncio.TimerHandle | None = None
         self._sock = sock.dup()
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def close(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
 
     def _accept(self) -> None:
+        if self._crowd is not None and self._crowd.has_fewer_elsewhere():
+            self._rest(_LEFT_S)
+        else:
+            self._take()
+
+    def _rest(self, seconds: float) -> None:
+        """Takes what is there after that."""
+        self._loop.remove_reader(self._sock.fileno())
+        self._resting = self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._take()
+
+    def _take(self) -> None:
         more = self._admission.n_under_way // _UNDER_WAY_FOR_ONE
         for _ in range(min(1 + more, _MOST_AT_ONCE)):
             try:
                 connection, _ = self._sock.accept()
-            except OSError:
-                # Nobody is left, or has hung up, or there are no descriptors: whoever listens on
-                # the socket itself deals with that.
-                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    log.error("no connection can be taken", extra={"fields": {"why": error.strerror}})
+                    self._rest(_NO_ROOM_S)
+                return  # nobody is left, or has hung up
             connection.setblocking(False)
             with contextlib.suppress(OSError):  # no TCP, or hung up
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._crowd is not None:
+                self._crowd.add(1)
             opening = self._loop.create_task(
                 self._loop.connect_accepted_socket(self._make_protocol, connection)
             )
@@ -59,5 +98,6 @@ class Acceptor:
 
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
-        if not opening.cancelled():
-            opening.exception()  # it hung up before it was there: nobody has to know
+        is_lost = opening.cancelled() or opening.exception() is not None
+        if is_lost and self._crowd is not None:  # else who lost it says so
+            self._crowd.add(-1)

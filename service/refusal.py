@@ -4,17 +4,21 @@ Past its capacity a service spends its time on refusing: the more is asked, the 
 Through the HTTP parser, a task and the application a refusal costs a quarter of an answer; here it
 costs a pattern and a write. What is not plainly one whole request of the busiest endpoint goes the
 ordinary way, which refuses it too (service/admission.py).
+
+A client in a loop that asks again at once, whatever Retry-After says, would be refused thousands of
+times a second, at everybody's cost. Its requests are held for a while first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import orjson
 
-from service.admission import overloaded
+from service.admission import Admission, overloaded
 from service.observing.facts import Facts
 from service.observing.log import LOGGER
 from service.plain import Plain
@@ -22,8 +26,32 @@ from service.problems import MEDIA_TYPE, RETRY_AFTER_S
 from service.state import Service
 
 _LOGGED_A_SECOND = 50
+# How long a request is held, and how many are at once, of so many bytes at most.
+HOLD_S = 0.25
+_MOST_HELD = 512
+_MOST_HELD_BYTES = 16 * 1024
 
 log = logging.getLogger(LOGGER)
+
+
+class Held:
+    """A request whose client did not wait."""
+
+    __slots__ = ("_admission", "_timer")
+
+    def __init__(self, data: bytes, admission: Admission, then: Callable[[bytes], None]) -> None:
+        self._admission = admission
+        self._timer = asyncio.get_running_loop().call_later(HOLD_S, self._release, data, then)
+        admission.n_held += 1
+
+    def leave(self) -> None:
+        """The client hung up."""
+        self._timer.cancel()
+        self._admission.n_held -= 1
+
+    def _release(self, data: bytes, then: Callable[[bytes], None]) -> None:
+        self._admission.n_held -= 1
+        then(data)
 
 
 class Refusal:
@@ -58,6 +86,22 @@ class Refusal:
         self._n_unlogged += not is_logged
         return is_logged
 
+    def _is_full(self) -> bool:
+        admission = self._service.admission
+        return max(admission.n_requests, admission.n_under_way) >= admission.max_requests
+
+    def held(self, data: bytes, refused_s: float, then: Callable[[bytes], None]) -> Held | None:
+        """The request that ``data`` is, to come ``then``; None where it has to wait for nothing.
+
+        ``refused_s``: when, by the loop's clock, the one before it by the same connection was refused.
+        """
+        admission = self._service.admission
+        if not self._is_full() or admission.n_held >= _MOST_HELD or len(data) > _MOST_HELD_BYTES:
+            return None
+        if asyncio.get_running_loop().time() - refused_s >= RETRY_AFTER_S or not self._plain.head_of(data):
+            return None
+        return Held(data, admission, then)
+
     def of(self, data: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes | None:
         """The refusal of the request that ``data`` is; None where it is to go the ordinary way.
 
@@ -65,8 +109,7 @@ class Refusal:
         """
         service = self._service
         admission = service.admission
-        n_requests = max(admission.n_requests, admission.n_under_way)
-        if n_requests < admission.max_requests or service.keys is not None:
+        if not self._is_full() or service.keys is not None:
             return None
         if service.is_leaving or not service.is_started:
             return None

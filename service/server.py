@@ -20,13 +20,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.acceptor import Acceptor
 from service.admission import Admission
 from service.body import IS_TO_COME
+from service.crowd import Crowd
 from service.direct import Direct, DirectRequest
 from service.memory import Collector
 from service.observing.facts import request_id_of
 from service.observing.log import LOGGER
 from service.observing.metrics import Metrics
 from service.problems import MEDIA_TYPE, Problem
-from service.refusal import Refusal
+from service.refusal import Held, Refusal
 from service.settings import Settings
 from service.state import Service
 from service.tag import PATH as TAG_PATH
@@ -94,6 +95,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     receive_timeout_s = 30.0
     unread_timeout_s = 300.0
+    crowd: Crowd | None = None
     metrics: Metrics
     admission: Admission
     refusal: Refusal
@@ -113,7 +115,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._is_to_repeat = False  # the head that was read: it asks for another protocol
         self._unread_deadline: asyncio.TimerHandle | None = None  # where answers wait for the client
         self._n_unread_bytes = 0  # when that was set
-        self._direct: DirectRequest | None = None  # under way
+        self._refused_s = -math.inf  # when it was told to come back later
+        self._direct: DirectRequest | Held | None = None  # under way
         self._behind = b""  # what came after it
         self._is_to_close = False  # once it is answered
 
@@ -131,6 +134,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._say_that_nobody_is_left()
         self.admission.n_under_way -= self._n_counted
         self._n_counted = 0
+        if self.crowd is not None:
+            self.crowd.add(-1)
         super().connection_lost(exc)
 
     def _say_that_nobody_is_left(self) -> None:
@@ -159,6 +164,12 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         if self._is_between_requests():
+            if self._refused_s > 0:
+                self._direct = self.refusal.held(data, self._refused_s, self._take_again)
+                if self._direct is not None:
+                    self._unwatch()
+                    self._unset_keepalive_if_required()
+                    return
             refused = self.refusal.of(data, self.server_state.default_headers)
             if refused is not None:
                 self._refuse_at_once(refused)
@@ -223,7 +234,20 @@ class ImpatientProtocol(HttpToolsProtocol):
         is_idle = self.cycle is None or self.cycle.response_complete
         return is_idle and not has_begun and not self.flow.write_paused and not self.transport.is_closing()
 
+    def _take_again(self, data: bytes) -> None:
+        """What was held is now answered, or refused."""
+        self._direct, self._refused_s = None, -math.inf
+        behind, self._behind = self._behind, b""
+        self.data_received(data)
+        self._go_on(behind)
+
+    def _go_on(self, behind: bytes) -> None:
+        self.flow.resume_reading()
+        if behind:
+            self.data_received(behind)
+
     def _refuse_at_once(self, answer: bytes) -> None:
+        self._refused_s = self.loop.time()
         self._unwatch()
         self._unset_keepalive_if_required()
         self.transport.write(answer)
@@ -250,10 +274,8 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._close()
             return
         self._wait_for_next()
-        self.flow.resume_reading()
         behind, self._behind = self._behind, b""
-        if behind:
-            self.data_received(behind)
+        self._go_on(behind)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -407,7 +429,7 @@ class Lookout:
 
     def _look(self) -> None:
         now = self._loop.time()
-        self._admission.looked(now - self._due, self._service.oldest_wait_s())
+        self._admission.looked(now, now - self._due, self._service.oldest_wait_s())
         self._collector.look(now, self._admission.n_requests)
         self._due = self._loop.time() + _LOOK_S
         self._next = self._loop.call_at(self._due, self._look)
@@ -423,7 +445,9 @@ class Server(uvicorn.Server):
     connections only, would otherwise go on asking here until the end.
     """
 
-    def __init__(self, app: Any, service: Service, parent_pid: int | None = None) -> None:
+    def __init__(
+        self, app: Any, service: Service, parent_pid: int | None = None, crowd: Crowd | None = None
+    ) -> None:
         settings = service.settings
 
         class Protocol(ImpatientProtocol):
@@ -434,6 +458,7 @@ class Server(uvicorn.Server):
             direct = Direct(service)
             metrics = service.metrics
 
+        Protocol.crowd = crowd
         super().__init__(
             uvicorn.Config(
                 app,
@@ -451,13 +476,19 @@ class Server(uvicorn.Server):
         )
         self._service = service
         self._parent_pid = parent_pid
-        self._beside: list[Lookout | Acceptor] = []  # what runs beside uvicorn's own servers
+        self._crowd = crowd
+        self._beside: list[Lookout | Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # uvicorn listens on none of them, but on Windows, whose event loop waits for no bare socket.
+        await super().startup(sockets if _is_windows() else [])
         self._beside.append(Lookout(self._service))
+        if self._crowd is not None:
+            self._crowd.enter()
         for sock in sockets or ():
-            self._beside.append(Acceptor(sock, self._protocol, self._service.admission))
+            if not _is_windows():
+                sock.listen(self.config.backlog)
+                self._beside.append(Acceptor(sock, self._protocol, self._service.admission, self._crowd))
             if not self._service.is_offload:
                 host, port = sock.getsockname()[:2]
                 log.info("listening", extra={"fields": {"host": host, "port": port, "pid": os.getpid()}})
@@ -495,6 +526,8 @@ class Server(uvicorn.Server):
         self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - loop.time()))
         for each in self._beside:
             each.close()
+        if self._crowd is not None:
+            self._crowd.leave()
         await super().shutdown(sockets)
 
     def run_until_told(self, sock: socket.socket) -> None:

@@ -15,7 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from service import crowd
 from service.app import create_app
+from service.crowd import Crowd
 from service.keys import KeysError
 from service.models import ModelsError
 from service.observing.log import LOGGER, configure
@@ -41,13 +43,15 @@ def serve(
     supervisor: Connection | None = None,
     lineup: Lineup | None = None,
     metrics_folder: Path | None = None,
+    place: int | None = None,
     *,
     is_offload: bool = False,
 ) -> None:
     """Serves in this process. Exits with 2 where a model cannot be loaded, or the keys cannot be read.
 
     ``lineup``: the models that other workers serve by now; None is what the settings say.
-    ``metrics_folder``: where all workers count; None where there is one. ``is_offload``: see Service.
+    ``metrics_folder``: where all workers count; None where there is one. ``place``: which of them this is;
+    None where it shares ``sock`` with none. ``is_offload``: see Service.
     """
     configure(settings.log_level)
     signal.signal(signal.SIGTERM, _leave)  # until the server takes over
@@ -65,7 +69,8 @@ def serve(
     # How long a thread that computes may keep the event loop waiting for the interpreter: at Python's own
     # 5 ms, single sentences beside a request of 10,000 took twice as long.
     sys.setswitchinterval(0.0005)
-    Server(app, service, parent_pid).run_until_told(sock)
+    beside = Crowd(metrics_folder, place) if metrics_folder is not None and place is not None else None
+    Server(app, service, parent_pid, beside).run_until_told(sock)
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
 
 
@@ -98,6 +103,7 @@ class Supervisor:
         self._pauses_s = dict.fromkeys(range(settings.workers), _RESTART_AFTER_S)
         self._told = False
         self._folder = Folder()
+        crowd.make(self._folder.path, settings.workers)
         self._meters = Meters(self._folder.path, os.getpid())
         self._restarts = restarts_of(self._meters)
         self._agreement = Agreement(self._send, timeout_s=settings.load_timeout_s, is_stuck=self._kill)
@@ -145,6 +151,7 @@ class Supervisor:
                     theirs,
                     self._agreement.lineup,
                     self._folder.path,
+                    place,
                 ),
             )
             with without_interrupts():
@@ -176,6 +183,7 @@ class Supervisor:
         log.error("a worker died", extra={"fields": {"pid": process.pid, "exit_code": process.exitcode}})
         assert process.pid is not None  # it was started
         forget_gauges(self._folder.path, process.pid)
+        crowd.vacate(self._folder.path, place)
         self._restarts.add()
         self._pauses_s[place] = pause_s(process.exitcode, self._pauses_s[place])
         self._to_start[place] = time.monotonic() + self._pauses_s[place]

@@ -11,7 +11,8 @@ from http.client import HTTPResponse
 
 import pytest
 
-from service.admission import LEAST_QUEUED, LEAST_REQUESTS, Admission
+from service import refusal
+from service.admission import LEAST_QUEUED, LEAST_REQUESTS, QUEUE_S, Admission
 from service.problems import Problem
 from service.refusal import Refusal
 from tests.running import running
@@ -147,34 +148,106 @@ def test_of_a_flood_of_refusals_some_are_logged_and_the_others_counted(tiny_arte
         assert said.fields == {"requests": 70}
 
 
+def allowed_after(phases, rate_per_s):
+    """What is allowed at the end of each phase, of (seconds, queue_s), by what answers so many requests a
+    second, lets in all that is allowed, and is looked at every 0.05 s."""
+    admission, holds, now_s = Admission(512, 10**6), [], 0.0
+    for seconds, queue_s in phases:
+        ends_s = now_s + seconds
+        while now_s < ends_s:
+            holds += [admission.begin() for _ in range(admission.max_requests - len(holds))]
+            for _ in range(rate_per_s // 20):
+                admission.end(holds.pop())
+            now_s += 0.05
+            admission.looked(now_s, late_s=0.0, queue_s=queue_s)
+        yield admission.max_requests
+
+
 def test_a_late_event_loop_allows_fewer_requests_and_a_punctual_one_more():
     admission = Admission(max_requests=512, max_bytes=1)
-    admission.looked(late_s=0.01)
+    admission.looked(0.0, late_s=0.01)
     assert admission.max_requests == 512
     allowed = []
     with ExitStack() as holding:
         for _ in range(400):
             holding.enter_context(admission.hold())
-        for _ in range(20):
-            admission.looked(late_s=0.3)
+        for n in range(20):
+            admission.looked(n / 20, late_s=0.3)
             allowed.append(admission.max_requests)
         with pytest.raises(Problem) as refused:
             holding.enter_context(admission.hold())
         assert "400 requests are being answered, and 96 are allowed" in refused.value.detail
     assert allowed[:2] == [300, 225]
     assert allowed[-1] == LEAST_REQUESTS
-    for _ in range(100):
-        admission.looked(late_s=0.01)
+    for n in range(100):
+        admission.looked(1 + n / 20, late_s=0.01)
     assert admission.max_requests == 512
     small = Admission(max_requests=3, max_bytes=1)
-    small.looked(late_s=9)
+    small.looked(0.0, late_s=9)
     assert small.max_requests == 3
 
 
 def test_a_long_queue_lets_in_less_than_a_late_loop_does():
     admission = Admission(512, 10**6)
-    for _ in range(50):
-        admission.looked(late_s=0.01, queue_s=1.0)
+    for n in range(50):
+        admission.looked(n / 20, late_s=0.01, queue_s=1.0)
     assert admission.max_requests == LEAST_QUEUED < LEAST_REQUESTS
-    admission.looked(late_s=0.01, queue_s=0.1)
+    admission.looked(2.5, late_s=0.3, queue_s=1.0)
+    assert admission.max_requests == LEAST_QUEUED, "and a late loop lets in no more"
+    admission.looked(2.6, late_s=0.01, queue_s=0.1)
     assert admission.max_requests > LEAST_QUEUED
+
+
+@pytest.mark.parametrize("rate_per_s", [100, 500])
+def test_a_long_queue_lets_in_what_is_answered_in_its_time(rate_per_s):
+    phases = [(2.0, 1.01 * QUEUE_S), (10.0, 0.9 * QUEUE_S), (10.0, 0.0)]
+    first, later, idle = allowed_after(phases, rate_per_s)
+    assert first == pytest.approx(rate_per_s * QUEUE_S, rel=0.1)
+    # And no more by and by while the queue is nearly as long, however slowly that shows.
+    assert later == pytest.approx(rate_per_s * QUEUE_S, rel=0.1)
+    assert idle == 512
+
+
+def test_who_asks_again_at_once_waits_for_its_refusal_and_costs_nothing_meanwhile(
+    tiny_artefact, monkeypatch
+):
+    with full_service(tiny_artefact) as (service, sock):
+        admission = service.service.admission
+        assert exchanged(sock, HEAD + b"\r\n" + BODY)[0] == 429
+        monkeypatch.setattr(refusal, "HOLD_S", 3600.0)
+        sock.sendall(HEAD + b"\r\n" + BODY)
+        until(lambda: admission.n_held == 1)
+        # What is no tagging, and another connection, waits for nothing.
+        assert service.client.get("/livez").status_code == 200
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as other:
+            assert exchanged(other, HEAD + b"\r\n" + BODY)[0] == 429
+            assert exchanged(other, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+        sock.close()
+        until(lambda: admission.n_held == 0)
+
+
+def test_what_was_held_is_refused_in_the_end_and_what_came_behind_it_too(tiny_artefact, monkeypatch):
+    monkeypatch.setattr(refusal, "HOLD_S", 0.1)
+    with full_service(tiny_artefact) as (service, sock):
+        first = exchanged(sock, HEAD + b"X-Request-Id: me\r\n\r\n" + BODY)
+        sock.sendall(HEAD + b"X-Request-Id: me\r\n\r\n" + BODY)
+        until(lambda: service.service.admission.n_held == 1)
+        sock.sendall(HEAD + b"X-Request-Id: behind\r\n\r\n" + BODY)
+        assert answer_of(sock) == first
+        assert answer_of(sock)[1]["x-request-id"] == "behind"
+        assert service.service.admission.n_held == 0
+
+
+def test_what_was_held_is_answered_where_there_is_room_by_then(tiny_artefact, monkeypatch):
+    monkeypatch.setattr(refusal, "HOLD_S", 0.5)
+    with running(tiny_artefact, max_queue_requests=1) as service, ThreadPoolExecutor(1) as pool:
+        gate = service.gate()
+        waiting = pool.submit(service.tag, ["Ann"])
+        assert gate.came.wait(30)
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as sock:
+            assert exchanged(sock, HEAD + b"\r\n" + BODY)[0] == 429
+            sock.sendall(HEAD + b"\r\n" + BODY)
+            until(lambda: service.service.admission.n_held == 1)
+            gate.opened.set()
+            assert waiting.result()
+            assert answer_of(sock)[0] == 200
