@@ -36,6 +36,7 @@ log = logging.getLogger(LOGGER)
 
 MAX_HEAD_BYTES = 64 * 1024
 _LOOK_S = 0.05
+_REFUSED = STATUS_LINE[429]
 _JOINED_BYTES = 64 * 1024  # larger bodies are not copied for it
 
 
@@ -262,6 +263,8 @@ class ImpatientProtocol(HttpToolsProtocol):
     def answer(self, status_line: bytes, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """As Direct's Connection."""
         self._direct = None
+        if status_line is _REFUSED:
+            self._refused_s = self.loop.time()
         if self.transport.is_closing():
             return
         headers = [*self.server_state.default_headers, *headers]

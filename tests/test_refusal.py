@@ -13,15 +13,17 @@ import pytest
 
 from service import refusal
 from service.admission import LEAST_QUEUED, LEAST_REQUESTS, QUEUE_S, Admission
+from service.keys import new_key
 from service.problems import Problem
 from service.refusal import Refusal
 from tests.running import running
 
 
 @contextmanager
-def full_service(artefact):
+def full_service(artefact, secret="", **settings):
     """A service that has as many requests as it may, of one that waits; and a connection to it."""
-    with running(artefact, max_queue_requests=1) as service, ThreadPoolExecutor(1) as pool:
+    with running(artefact, max_queue_requests=1, **settings) as service, ThreadPoolExecutor(1) as pool:
+        service.client.headers["x-api-key"] = secret
         gate = service.gate()
         waiting = pool.submit(service.tag, ["Ann"])
         assert gate.came.wait(30)
@@ -208,19 +210,24 @@ def test_a_long_queue_lets_in_what_is_answered_in_its_time(rate_per_s):
     assert idle == 512
 
 
+@pytest.mark.parametrize("has_keys", [False, True])
 def test_who_asks_again_at_once_waits_for_its_refusal_and_costs_nothing_meanwhile(
-    tiny_artefact, monkeypatch
+    has_keys, tiny_artefact, monkeypatch, tmp_path
 ):
-    with full_service(tiny_artefact) as (service, sock):
+    secret, key = new_key("ada")
+    (tmp_path / "keys").write_text(f"{key.line}\n")
+    settings = {"keys_file": tmp_path / "keys"} if has_keys else {}
+    whole = HEAD + b"X-API-Key: %s\r\n\r\n" % secret.encode() + BODY
+    with full_service(tiny_artefact, secret, **settings) as (service, sock):
         admission = service.service.admission
-        assert exchanged(sock, HEAD + b"\r\n" + BODY)[0] == 429
+        assert exchanged(sock, whole)[0] == 429
         monkeypatch.setattr(refusal, "HOLD_S", 3600.0)
-        sock.sendall(HEAD + b"\r\n" + BODY)
+        sock.sendall(whole)
         until(lambda: admission.n_held == 1)
         # What is no tagging, and another connection, waits for nothing.
         assert service.client.get("/livez").status_code == 200
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as other:
-            assert exchanged(other, HEAD + b"\r\n" + BODY)[0] == 429
+            assert exchanged(other, whole)[0] == 429
             assert exchanged(other, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
         sock.close()
         until(lambda: admission.n_held == 0)
