@@ -110,7 +110,10 @@ def pretended_gpu() -> Iterator[None]:
         patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
         # Else a module that moves keeps its parameters, and takes over their memory only.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
+        # oneDNN, which CUDA does not ask, has LSTMs of bfloat16 for processors with AVX-512 alone.
+        is_enabled, *_ = torch.backends.mkldnn.set_flags(False)
         try:
             yield
         finally:
+            torch.backends.mkldnn.set_flags(is_enabled)
             torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
